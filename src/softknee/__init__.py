@@ -1,0 +1,65 @@
+"""softknee: activation functions for PyTorch. Know them, compare them honestly, put them into any model.
+
+Nothing loads before it is used: each public name is imported at its first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softknee import functional, nn, testing
+    from softknee._bench.compare import bench
+    from softknee._bench.study import Study
+    from softknee._card.propagation import gain, moments
+    from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
+    from softknee._errors import MissingExtra, SoftkneeError, UsageError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MissingExtra": "softknee._errors",
+    "SoftkneeError": "softknee._errors",
+    "Study": "softknee._bench.study",
+    "UsageError": "softknee._errors",
+    "bench": "softknee._bench.compare",
+    "cite": "softknee._catalogue",
+    "create": "softknee._catalogue",
+    "families": "softknee._catalogue",
+    "gain": "softknee._card.propagation",
+    "get": "softknee._catalogue",
+    "list": "softknee._catalogue",
+    "moments": "softknee._card.propagation",
+}
+_NAMESPACES = ("functional", "nn", "testing")
+
+__all__ = [
+    "MissingExtra",
+    "SoftkneeError",
+    "Study",
+    "UsageError",
+    "bench",
+    "cite",
+    "create",
+    "families",
+    "functional",
+    "gain",
+    "get",
+    "list",
+    "moments",
+    "nn",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMESPACES:
+        return import_module(f"softknee.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'softknee' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:  # type: ignore[valid-type]
+    return sorted([*globals(), *__all__])

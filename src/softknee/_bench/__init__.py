@@ -1,0 +1,1 @@
+"""Runs and studies: a fair comparison of activations under a frozen protocol."""

@@ -1,0 +1,191 @@
+"""`bench`: run a comparison of activations from the request to the finished study."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softknee._bench.execute import run_here, run_in_children
+from softknee._bench.plan import cell_rate, make_plan, write_study
+from softknee._bench.runs import read_result
+from softknee._bench.study import Study
+from softknee._bench.tune import RateSearch
+from softknee._errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from softknee._bench.execute import Event
+    from softknee._bench.plan import Plan
+    from softknee._bench.runs import Job
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        done: Epochs that are finished, those of earlier sessions included.
+        total: Epochs of the whole study.
+        event: What happened last.
+    """
+
+    done: int
+    total: int
+    event: Event
+
+
+def bench(
+    protocol: str,
+    activations: Sequence[str],
+    *,
+    seeds: int = 3,
+    epochs: int | None = None,
+    data: str | Path = "mini",
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    reference: str | None = None,
+    margin: float = 0.5,
+    save_epochs: Sequence[int] = (),
+    in_process: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Study:
+    """Compare activations under a frozen protocol.
+
+    Every run has a folder of its own under a key that hashes its full specification. Finished runs are skipped and
+    interrupted ones go on where they were, with the same numbers bit by bit, so the same call can be repeated at any
+    time; calls with more activations or seeds on the same folder add to it.
+
+    Args:
+        protocol: `"fashion-mlp"`, `"fashion-mlp-chapter"` or `"fashion-mlp-fair"`.
+        activations: Names (`"gelu"`), names with options (`"swish[beta=1.5]"`, `"prelu[per_channel]"`), expressions
+            (`"x*tanh(exp(x))"`) or the group `"chapter"`.
+        seeds: How many; the seeds are `0 ... seeds - 1`.
+        epochs: Of each evaluated run; the protocol's own by default.
+        data: `"mini"` (ships with softknee), `"full"`, or a folder with Fashion-MNIST.
+        out: Where results go; `results/<protocol>` by default.
+        jobs: Child processes at the same time; one a core by default.
+        reference: What the others are compared with; ReLU where it takes part, else the first.
+        margin: Differences within it, in percentage points, count as equivalent.
+        save_epochs: Epochs after which the weights are kept, as `epoch-NNN.pt` in the run's folder.
+        in_process: Train in this process, one run after the other, instead of in child processes.
+        progress: Called after each epoch and at the end of each run.
+
+    Returns:
+        The study; diverged, failed and lost runs are in it and in its report, and never averaged in.
+
+    Raises:
+        UsageError: The request cannot be met as given; raised before any training.
+    """
+    slots = (os.cpu_count() or 1) if jobs is None else jobs
+    if slots < 1:
+        raise UsageError(f"jobs must be an integer of at least 1, got {jobs}")
+    plan = make_plan(
+        protocol,
+        activations,
+        seeds=seeds,
+        epochs=epochs,
+        source=str(data),
+        out=None if out is None else Path(out),
+        reference=reference,
+        margin=margin,
+        save_epochs=save_epochs,
+    )
+    _Conductor(plan, slots=0 if in_process else slots, progress=progress).conduct()
+    return Study.load(plan.folder)
+
+
+class _Conductor:
+    """Carries a plan out: given rates and the tuning grid first, then tuning to its end, then the tuned rates."""
+
+    def __init__(self, plan: Plan, *, slots: int, progress: Callable[[Progress], None] | None) -> None:
+        self.plan = plan
+        self.slots = slots
+        self.progress = progress
+        self.epochs: Counter[str] = Counter()
+        tuning = plan.protocol.tuning
+        wanted = dict.fromkeys(cell.initialization for cell in plan.protocol.cells if cell.rate == "tuned")
+        self.searches = {
+            (label, initialization): RateSearch(tuning) for initialization in wanted for label in plan.labels if tuning
+        }
+
+    def conduct(self) -> None:
+        write_study(self.plan, rates={}, tuning=[])
+        self._execute(self._cell_jobs("given", {}) + self._tuning_jobs())
+        while self._score():
+            self._execute(self._tuning_jobs())
+        rates = {task: search.best for task, search in self.searches.items() if search.found}
+        records = [self._tuning_record(*task, search) for task, search in self.searches.items()]
+        write_study(self.plan, rates=rates, tuning=records)
+        self._execute(self._cell_jobs("tuned", rates))
+
+    def _cell_jobs(self, rate_source: str, rates: dict[tuple[str, str], float]) -> list[Job]:
+        """Return the runs of the cells with this source of rates, a seed of everything before the next seed."""
+        jobs = []
+        for seed in self.plan.seeds:
+            for cell in self.plan.protocol.cells:
+                for label in self.plan.labels:
+                    rate = cell_rate(self.plan, cell, label, rates)
+                    if cell.rate == rate_source and rate is not None:
+                        jobs.append(self.plan.job(label, seed, initialization=cell.initialization, rate=rate))
+        return jobs
+
+    def _tuning_jobs(self) -> list[Job]:
+        return [
+            job
+            for (label, initialization), search in self.searches.items()
+            for rate in search.proposals()
+            for job in self._trial(label, initialization, rate)
+        ]
+
+    def _trial(self, label: str, initialization: Any, rate: float) -> list[Job]:
+        tuning = self.plan.protocol.tuning
+        return [
+            self.plan.job(label, seed, initialization=initialization, rate=rate, split="validation")
+            for seed in (tuning.seeds if tuning else ())
+        ]
+
+    def _score(self) -> bool:
+        """Enter the scores of all proposals; say whether there is anything more to try."""
+        for (label, initialization), search in self.searches.items():
+            for rate in search.proposals():
+                search.scores[rate] = _mean_score(self._trial(label, initialization, rate))
+        return any(search.proposals() for search in self.searches.values())
+
+    def _tuning_record(self, label: str, initialization: str, search: RateSearch) -> dict[str, Any]:
+        trials = [
+            {
+                "learning_rate": rate,
+                "accuracy": score if isfinite(score) else None,
+                "keys": [job.spec.key for job in self._trial(label, initialization, rate)],
+            }
+            for rate, score in sorted(search.scores.items())
+        ]
+        chosen = search.best if search.found else None
+        about = {"activation": label, "initialization": initialization, "chosen": chosen, "at_edge": search.at_edge}
+        return {**about, "trials": trials}
+
+    def _execute(self, jobs: list[Job]) -> None:
+        distinct = list({job.spec.key: job for job in jobs}.values())
+        if self.slots:
+            run_in_children(distinct, self._listen, slots=self.slots)
+        else:
+            run_here(distinct, self._listen)
+
+    def _listen(self, event: Event) -> None:
+        key, spec = event.job.spec.key, event.job.spec
+        self.epochs[key] = event.epoch if event.status is None else spec.epochs
+        if self.progress is not None:
+            self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
+
+
+def _mean_score(jobs: list[Job]) -> float:
+    """Return the mean last validation accuracy in percent, minus infinity unless every run is done."""
+    results = [read_result(job.folder) for job in jobs]
+    if any(result is None or result["status"] != "done" for result in results):
+        return -inf
+    return sum(result["test_accuracy"][-1] for result in results if result) / len(results)

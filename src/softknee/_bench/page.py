@@ -1,0 +1,179 @@
+"""A study's report: the verdict first, then what it rests on, then how it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from softknee._bench.page_figures import (
+    condition_slopes,
+    confusion_gallery,
+    difference_gallery,
+    learning_galleries,
+    shape_gallery,
+    trajectory_gallery,
+    tuning_gallery,
+)
+from softknee._bench.page_method import method_section
+from softknee._bench.page_tables import (
+    SIGNS,
+    cell_table,
+    class_tables,
+    gains_table,
+    kind_of,
+    spread_table,
+    troubles_table,
+    tuning_table,
+)
+from softknee._bench.study_findings import VERDICTS, findings, warnings
+from softknee._report.page import Block, Fold, Gallery, Group, Measure, Note, Page, Section
+from softknee._report.table import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from softknee._bench.study_files import StudyFiles
+    from softknee._bench.tables import CellTable
+
+
+def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
+    """Return the page of a study, finished or not.
+
+    Args:
+        files: The study.
+        tables: Its tables.
+
+    Returns:
+        The page.
+    """
+    manifest = files.manifest
+    data, seeds = manifest["data"], manifest["seeds"]
+    kicker = (
+        f"{manifest['protocol']['name']} · {data['name']} data · {plural(len(files.activations), 'activation')} · "
+        f"{plural(len(seeds), 'seed')} · {plural(manifest['epochs'], 'epoch')}"
+    )
+    sections = [
+        _ranking(files, tables),
+        *(_conditions(files, tables) if len(tables) > 1 else []),
+        *(_tuning(files) if manifest["tuning"] else []),
+        _differences(files, tables),
+        _learning(files),
+        _shapes(files),
+        _errors(files),
+        *_troubles(files),
+        method_section(files),
+    ]
+    return Page(
+        kicker=kicker,
+        title=manifest["protocol"]["title"],
+        finding=findings(files, tables),
+        groups=_groups(tables[0]) if len(tables) == 1 else (),
+        measures=_measures(tables) if len(tables) > 1 else (),
+        warnings=warnings(files),
+        sections=[section for section in sections if section.blocks],
+        data={"study": manifest["protocol"]["name"], "tables": [asdict(table) for table in tables]},
+    )
+
+
+def _groups(table: CellTable) -> list[Group]:
+    """Return who is better, equivalent, undecided or worse than the reference."""
+    groups = [
+        Group(kind_of(kind), f"{SIGNS[kind]} {kind}", [row.activation for row in table.rows if row.verdict == kind])
+        for kind in VERDICTS
+    ]
+    return [group for group in groups if group.names]
+
+
+def _measures(tables: Sequence[CellTable]) -> list[Measure]:
+    """Return the spread left under each condition."""
+    spreads = [(table.cell.title, table.spread_matched or table.spread) for table in tables]
+    return [Measure(f"{spread.points:.1f}", "points apart", title) for title, spread in spreads if spread is not None]
+
+
+def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
+    lead = (
+        f"Mean test accuracy after the last epoch, ranked; differences are paired by seed and test example against "
+        f"{files.reference}. Runs that diverged or failed are counted, never averaged."
+    )
+    if len(tables) == 1:
+        return Section("ranking", "Ranking", lead, [cell_table(files, tables[0])])
+    matrix = spread_table(files, tables)
+    signs = "▲ better, ▼ worse, ■ equivalent, ○ undecided, … too few seeds, | reference"
+    folds = [Fold(table.cell.title, [cell_table(files, table)]) for table in tables]
+    return Section("ranking", "Ranking under every condition", lead, [matrix, Note(signs), *folds])
+
+
+def _conditions(files: StudyFiles, tables: Sequence[CellTable]) -> list[Section]:
+    lead = (
+        "Each line is one activation. Where lines run together, the differences came from the initialization or the "
+        "learning rate. The gains below say which weight scale suits each activation: the matched initialization uses "
+        "its forward gain."
+    )
+    return [Section("conditions", "Through the conditions", lead, [condition_slopes(files, tables), gains_table(files)])]
+
+
+def _tuning(files: StudyFiles) -> list[Section]:
+    lead = (
+        "Every activation got the same number of trials, on data held out of the training set and with seeds that are "
+        "never evaluated. The ring marks the chosen rate; dots at the foot are rates that diverged."
+    )
+    return [Section("tuning", "Learning rates", lead, [tuning_gallery(files), tuning_table(files)])]
+
+
+def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
+    lead = (
+        f"Mean paired difference to {files.reference} with its 95 % interval. Inside the shaded band of "
+        f"±{files.margin:g} points a difference does not matter. ▲ better, ▼ worse, ■ equivalent, ○ undecided."
+    )
+    return Section("differences", "Paired differences", lead, [difference_gallery(files, tables)])
+
+
+def _learning(files: StudyFiles) -> Section:
+    lead = "Thin lines are seeds, thick lines their mean; diverged runs end where they diverged."
+    return Section("learning", "Learning curves", lead, _by_cell(files, lambda cell: learning_galleries(files, cell)))
+
+
+def _shapes(files: StudyFiles) -> Section:
+    lead = (
+        "Every activation before training; trainable ones also after it, one line a site and seed. Below them, how "
+        "their parameters moved, epoch by epoch."
+    )
+
+    def blocks(cell: str) -> list[Block]:
+        galleries = (shape_gallery(files, cell), trajectory_gallery(files, cell))
+        return [gallery for gallery in galleries if gallery.figures]
+
+    return Section("shapes", "The activations", lead, _by_cell(files, blocks))
+
+
+def _errors(files: StudyFiles) -> Section:
+    lead = (
+        "Rows are true classes, columns predicted ones, in percent of the true class and averaged over seeds; the "
+        "tables below give precision, recall and F1 of every class."
+    )
+
+    def blocks(cell: str) -> list[Block]:
+        gallery = confusion_gallery(files, cell)
+        return [gallery, *class_tables(files, cell)] if gallery.figures else []
+
+    return Section("errors", "Right and wrong", lead, _by_cell(files, blocks))
+
+
+def _troubles(files: StudyFiles) -> list[Section]:
+    table = troubles_table(files)
+    missing = sorted({(run.activation, run.key) for run in files.runs if run.status == "missing"})
+    blocks: list[Block] = [table] if table.rows else []
+    if missing:
+        names = sorted({label for label, _ in missing})
+        blocks.append(Note(f"{plural(len(missing), 'run')} without a result so far, of {', '.join(names)}."))
+    lead = "These runs are part of the result: an activation that diverges at a given rate is not a fair winner there."
+    return [Section("troubles", "Diverged, failed and missing runs", lead, blocks)]
+
+
+def _by_cell(files: StudyFiles, blocks: Callable[[str], list[Block]]) -> list[Block]:
+    """Return the blocks of the only condition, or a fold for each of several, the first one open."""
+    if len(files.cells) == 1:
+        return blocks(files.cells[0].name)
+    folds = [(cell.title, blocks(cell.name)) for cell in files.cells]
+    shown = [(title, found) for title, found in folds if found]
+    return [Fold(title, found, opened=index == 0) for index, (title, found) in enumerate(shown)]

@@ -1,0 +1,189 @@
+"""A study's figures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softknee._bench.page_tables import SIGNS, done_runs, kind_of
+from softknee._report.forest import Slope, Span, forest, slopes
+from softknee._report.heatmap import heatmap
+from softknee._report.lines import Axes, Series, line_chart
+from softknee._report.page import Figure, Gallery, Key
+from softknee._report.svg import focus, padded
+from softknee._report.table import ABSENT, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softknee._bench.study_files import Run, StudyFiles
+    from softknee._bench.tables import CellTable, Row
+
+TEST, TRAIN = 0, 1
+
+
+def condition_slopes(files: StudyFiles, tables: Sequence[CellTable]) -> Gallery:
+    """Return one line for each activation through all conditions."""
+    paths = [
+        Slope(
+            label,
+            [table.row(label).mean for table in tables],
+            hue=index,
+            quiet=label in files.unmatched,
+        )
+        for index, label in enumerate(files.activations)
+    ]
+    columns = [table.cell.title.replace(", ", ",\n", 1) for table in tables]
+    picture = slopes(
+        columns,
+        paths,
+        title="Accuracy through the conditions",
+        description="Mean test accuracy in percent of every activation under every condition, one line each.",
+    )
+    legend = [Key("no valid match", "main hue-6 quiet")] if files.unmatched else []
+    return Gallery([Figure(picture)], legend, wide=True)
+
+
+def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Gallery:
+    """Return a forest plot of the differences to the reference for each condition."""
+    several = len(tables) > 1
+    figures = [
+        Figure(
+            forest(
+                [_span(row) for row in sorted(table.rows, key=_by_difference)],
+                margin=files.margin,
+                title=f"Differences to {files.reference}: {table.cell.title}",
+                description="Mean paired difference in test accuracy with its 95 % interval, one row an activation.",
+                unit=f"percentage points against {files.reference}",
+                width=540 if several else 900,
+                note_width=130 if several else 230,
+                label_width=140 if several else 180,
+                brief=several,
+            ),
+            table.cell.title if several else "",
+            name=False,
+        )
+        for table in tables
+    ]
+    return Gallery(figures, wide=not several)
+
+
+def tuning_gallery(files: StudyFiles) -> Gallery:
+    """Return validation accuracy against learning rate for each activation and initialization."""
+    accuracies = [t["accuracy"] for s in files.manifest["tuning"] for t in s["trials"] if t["accuracy"] is not None]
+    y = padded(accuracies)
+    figures = []
+    for label in files.activations:
+        searches = [search for search in files.manifest["tuning"] if search["activation"] == label]
+        series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, hue, y[0])]
+        if series:
+            rates = [trial["learning_rate"] for search in searches for trial in search["trials"]]
+            powers = range(math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates))) + 1)
+            axes = Axes(x="learning rate", y=y, x_ticks=tuple((float(p), f"1e{p}".replace("-", "−")) for p in powers))
+            picture = line_chart(
+                series,
+                title=f"Learning rates of {label}",
+                description="Validation accuracy in percent against the learning rate, one line an initialization.",
+                axes=axes,
+            )
+            figures.append(Figure(picture, label))
+    names = list(dict.fromkeys(search["initialization"] for search in files.manifest["tuning"]))
+    return Gallery(figures, [Key(f"{name} initialization", f"main hue-{hue}") for hue, name in enumerate(names)])
+
+
+def learning_galleries(files: StudyFiles, cell: str) -> list[Gallery]:
+    """Return accuracy and loss against the epoch, a panel for each activation, on common axes."""
+    legend = [Key("test", "main hue-0"), Key("training", "main hue-1 dashed"), Key("one seed", "thin hue-0")]
+    galleries = []
+    for field, name in (("accuracy", "accuracy, %"), ("loss", "loss")):
+        values = [v for run in files.runs if run.done and run.cell == cell for v in _both(run, field)]
+        axes = Axes(x="epoch", y=padded(focus(values), share=0.04))
+        figures = []
+        for label in files.activations:
+            series = _learning_series(files.of(cell, label), field)
+            if series:
+                picture = line_chart(
+                    series,
+                    title=f"{name} of {label}",
+                    description=f"Test and training {name} by epoch, seeds and their mean.",
+                    axes=axes,
+                )
+                figures.append(Figure(picture, label))
+        if figures:
+            galleries.append(Gallery(figures, [Key(f"{name}:", ""), *legend]))
+    return galleries
+
+
+def confusion_gallery(files: StudyFiles, cell: str) -> Gallery:
+    """Return the mean confusion matrix of every activation."""
+    figures = []
+    for label in files.activations:
+        runs = done_runs(files, cell, label)
+        if runs:
+            counts = np.mean([run.get("confusion") for run in runs], axis=0)
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            picture = heatmap(
+                runs[0].get("classes"),
+                shares.tolist(),
+                title=f"Confusion matrix of {label}",
+                description="Share of every true class (rows) that was taken for every class (columns), in percent.",
+            )
+            figures.append(Figure(picture, label))
+    return Gallery(figures, [Key("right", "swatch right"), Key("wrong", "swatch wrong")])
+
+
+def _span(row: Row) -> Span:
+    if row.verdict == "reference":
+        return Span(row.activation, 0.0, None, None, "reference", "reference")
+    if row.difference is None:
+        return Span(row.activation, None, None, None, f"{ABSENT} {row.verdict}", kind_of(row.verdict))
+    note = f"{signed(row.difference)}  {SIGNS[row.verdict]} {row.verdict}"
+    return Span(row.activation, row.difference, row.difference_low, row.difference_high, note, kind_of(row.verdict))
+
+
+def _by_difference(row: Row) -> float:
+    if row.verdict == "reference":
+        return 0.0
+    return math.inf if row.difference is None else -row.difference
+
+
+def _tuning_series(search: dict[str, list[dict[str, float | None]]], hue: int, foot: float) -> list[Series]:
+    """Return the line through the trials, its dots, the chosen one, and those that diverged at the foot."""
+    trials = sorted(search["trials"], key=lambda trial: trial["learning_rate"])
+    x = [math.log10(trial["learning_rate"]) for trial in trials]
+    y = [trial["accuracy"] for trial in trials]
+    name = f"{search['initialization']} initialization"
+    series = [Series(name, x, y, hue), Series(name, x, y, hue, "dots")]
+    chosen = [(a, b) for a, b, trial in zip(x, y, trials, strict=True) if trial["learning_rate"] == search["chosen"]]
+    if chosen:
+        series.append(Series(f"{name}: chosen rate {search['chosen']:g}", *zip(*chosen, strict=True), hue, "ring"))
+    lost = [a for a, b in zip(x, y, strict=True) if b is None]
+    if lost:
+        series.append(Series(f"{name}: diverged", lost, [foot] * len(lost), hue, "cross"))
+    return series
+
+
+def _both(run: Run, field: str) -> list[float]:
+    return [*run.get(f"test_{field}"), *run.get(f"train_{field}")]
+
+
+def _learning_series(runs: Sequence[Run], field: str) -> list[Series]:
+    series = []
+    for part, hue in (("train", TRAIN), ("test", TEST)):
+        curves = [(run, run.get(f"{part}_{field}") or []) for run in runs]
+        for run, values in curves:
+            if values:
+                end = "" if run.done else f" ({run.status})"
+                label = f"seed {run.seed}, {part}{end}"
+                series.append(Series(label, _epochs(values), values, hue, "thin", dashed=part == "train"))
+        done = [values for run, values in curves if run.done]
+        if done:
+            mean = np.mean(done, axis=0).tolist()
+            series.append(Series(f"mean, {part}", _epochs(mean), mean, hue, dashed=part == "train"))
+    return series
+
+
+def _epochs(values: Sequence[float]) -> list[float]:
+    return [float(epoch) for epoch in range(1, len(values) + 1)]

@@ -1,0 +1,132 @@
+"""Figures of what training does to activations: their curves and their parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softknee._bench.page_tables import done_runs
+from softknee._report.lines import Axes, Band, Series, line_chart
+from softknee._report.page import Figure, Gallery, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from softknee._bench.study_files import Run, StudyFiles
+
+# Curves are cut here, so that exponentials and lines share a scale.
+CURVE_RANGE = (-2.0, 5.0)
+COLORS = 7
+
+
+def shape_gallery(files: StudyFiles, cell: str) -> Gallery:
+    """Return every activation's curve before training, and after it where it was trained."""
+    figures = []
+    for label in files.activations:
+        curve = files.manifest["curves"].get(label)
+        series = _trained_shapes(done_runs(files, cell, label))
+        if curve:
+            series.append(Series("before training", curve["x"], curve["y"], 6, dashed=bool(series)))
+        if series:
+            values = [value for item in series for value in item.y if value is not None]
+            picture = line_chart(
+                series,
+                title=f"Curve of {label}",
+                description="The function before training, and after it at every site where it was trained.",
+                axes=Axes(y=_curve_range(values), zero=True),
+            )
+            figures.append(Figure(picture, label))
+    sites = _sites(files, cell)
+    legend = [Key("before training", "main hue-6"), *(Key(name, f"main hue-{hue}") for hue, name in enumerate(sites))]
+    return Gallery(figures, legend)
+
+
+def trajectory_gallery(files: StudyFiles, cell: str) -> Gallery:
+    """Return how every trainable parameter moved: a panel for scalars at all sites, one a site for vectors."""
+    figures = []
+    for label in files.activations:
+        runs = done_runs(files, cell, label)
+        for name, entries in _by_parameter(runs).items():
+            scalars = [site for site, found in entries.items() if _is_scalar(found)]
+            vectors = [site for site in entries if site not in scalars]
+            if scalars:
+                series = [item for site in scalars for item in _scalar_series(site, entries[site])]
+                figures.append(_trajectory_figure(label, name, series, []))
+            for site in vectors:
+                series, bands = _vector_series(entries[site])
+                figures.append(_trajectory_figure(label, f"{site}.{name}", series, bands))
+    legend = [Key("mean over seeds", "main hue-0"), Key("one seed", "thin hue-0")]
+    return Gallery(figures, legend)
+
+
+def _trained_shapes(runs: Sequence[Run]) -> list[Series]:
+    return [
+        Series(f"{site} after training, seed {run.seed}", shape["x"], shape["after"], _hue(site), "thin")
+        for run in runs
+        for site, shape in (run.get("shapes") or {}).items()
+    ]
+
+
+def _curve_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range the curve needs, within what all curves are cut to."""
+    low, high = max(min(values), CURVE_RANGE[0]), min(max(values), CURVE_RANGE[1])
+    return (low - 0.15, high + 0.15) if high > low else (low - 1, low + 1)
+
+
+def _sites(files: StudyFiles, cell: str) -> list[str]:
+    runs = [run for run in files.runs if run.done and run.cell == cell]
+    return sorted({site for run in runs for site in run.get("shapes") or {}}, key=_hue)
+
+
+def _hue(site: str) -> int:
+    """Return a site's colour: its number, so that the same depth always looks the same."""
+    digits = "".join(character for character in site if character.isdigit())
+    return int(digits or 0) % COLORS
+
+
+def _by_parameter(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[Run, Mapping[str, Any]]]]]:
+    """Group recorded trajectories by parameter name, then by site."""
+    found: dict[str, dict[str, list[tuple[Run, Mapping[str, Any]]]]] = {}
+    for run in runs:
+        for path, trajectory in (run.get("trajectories") or {}).items():
+            site, _, name = path.rpartition(".")
+            found.setdefault(name, {}).setdefault(site, []).append((run, trajectory))
+    return found
+
+
+def _is_scalar(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> bool:
+    return all(not trajectory["summary"] and len(trajectory["values"][0]) == 1 for _, trajectory in found)
+
+
+def _scalar_series(site: str, found: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[Series]:
+    values = np.array([trajectory["values"] for _, trajectory in found])[:, :, 0]
+    epochs = [float(epoch) for epoch in range(values.shape[1])]
+    thin = [
+        Series(f"{site}, seed {run.seed}", epochs, line.tolist(), _hue(site), "thin")
+        for (run, _), line in zip(found, values, strict=True)
+    ]
+    return [*thin, Series(f"{site}, mean", epochs, values.mean(axis=0).tolist(), _hue(site))]
+
+
+def _vector_series(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> tuple[list[Series], list[Band]]:
+    """Return lines of the entries, or median and quartile bands where only those were recorded; means over seeds."""
+    values = np.mean([trajectory["values"] for _, trajectory in found], axis=0)
+    epochs = [float(epoch) for epoch in range(len(values))]
+    columns = values.T.tolist()
+    if not found[0][1]["summary"]:
+        return [Series(f"entry {i}", epochs, column, i) for i, column in enumerate(columns)], []
+    low, first, median, third, high = columns
+    bands = [Band("smallest to largest", epochs, low, high), Band("middle half", epochs, first, third)]
+    return [Series("median", epochs, median)], bands
+
+
+def _trajectory_figure(label: str, parameter: str, series: Sequence[Series], bands: Sequence[Band]) -> Figure:
+    picture = line_chart(
+        series,
+        title=f"{parameter} of {label}",
+        description="A trainable parameter by epoch; epoch 0 is before training.",
+        axes=Axes(x="epoch"),
+        bands=bands,
+    )
+    return Figure(picture, f"{label} · {parameter}")

@@ -1,0 +1,231 @@
+"""A study's tables, ready to be shown."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from softknee._report.svg import Svg
+from softknee._report.lines import spark
+from softknee._report.table import ABSENT, Cell, Column, Table, interval, number, plural, probability, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from softknee._bench.study_files import Run, StudyFiles
+    from softknee._bench.tables import CellTable, Row, Spread
+
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "too few seeds": "…", "reference": "|"}
+MATRIX_CORNER = Column("Activation", numeric=False)
+
+
+def kind_of(verdict: str) -> str:
+    """Return the class of a verdict."""
+    return verdict.replace(" ", "-")
+
+
+def cell_table(files: StudyFiles, table: CellTable) -> Table:
+    """Return the ranked table of one condition."""
+    tuned = table.cell.rate == "tuned"
+    columns = [
+        Column("#"),
+        Column("Activation", numeric=False),
+        Column("Test accuracy %", hint="after the last epoch, mean over seeds"),
+        Column("95 % interval", hint="over new seeds and new test examples"),
+        Column("sd", hint="standard deviation over seeds"),
+        Column(f"Δ {files.reference}", hint="mean paired difference to the reference, percentage points"),
+        Column("95 % interval", hint="of the difference, not adjusted"),
+        Column("p", hint="against no difference, Holm-adjusted"),
+        Column("p equiv.", hint=f"against a difference of {files.margin:g} points or more, Holm-adjusted"),
+        Column("Verdict", numeric=False),
+        Column("Best epoch %", hint="mean of the best test accuracy over epochs: optimistic, never ranked"),
+        *([Column("Rate", hint="learning rate chosen on held-out training data")] if tuned else []),
+        Column("Runs", hint="done of those asked for"),
+        Column("s / run"),
+        Column("Parameters", hint="of the whole model"),
+    ]
+    rows = [_row_cells(files, row, tuned=tuned) for row in table.rows]
+    caption = f"Ranking: {table.cell.title}" if table.cell.title else "Ranking"
+    return Table(caption, columns, rows)
+
+
+def spread_table(files: StudyFiles, tables: Sequence[CellTable]) -> Table:
+    """Return the means of all conditions side by side, and how far they spread."""
+    columns = [MATRIX_CORNER, *(Column(table.cell.title, hint="test accuracy, %") for table in tables)]
+    rows = []
+    for first in tables[0].rows:
+        cells = [name_cell(files, first.activation)]
+        for table in tables:
+            row = table.row(first.activation)
+            reach = "" if row.low is None or row.high is None else f" ± {(row.high - row.low) / 2:.2f}"
+            hint = f"{row.verdict}; {_runs_text(row)}"
+            cells.append(Cell(f"{SIGNS[row.verdict]} {number(row.mean)}{reach}", kind_of(row.verdict), hint=hint))
+        rows.append(cells)
+    foot = [
+        [Cell("spread of all", "quiet"), *(_spread_cell(table.spread) for table in tables)],
+        [Cell("spread of those with a valid match"), *(_spread_cell(table.spread_matched) for table in tables)],
+    ]
+    return Table("Accuracy under every condition, %", columns, rows, foot)
+
+
+def gains_table(files: StudyFiles) -> Table:
+    """Return each activation's gains at its initial parameters, over all sites and seeds."""
+    columns = [
+        MATRIX_CORNER,
+        Column("Forward gain", hint="weight scale that keeps the signal's size"),
+        Column("Backward gain", hint="weight scale that keeps the gradient's size"),
+        Column("chi", hint="change of the gradient's size a layer when the forward gain is used"),
+        Column("Match", numeric=False, hint="whether one weight scale keeps both within a factor of two"),
+    ]
+    rows = []
+    for label in files.activations:
+        gains = [gain for run in files.runs if run.activation == label for gain in run.get("gain") or ()]
+        if gains:
+            values = [_range([gain[field] for gain in gains]) for field in ("forward", "backward", "chi")]
+            rows.append([name_cell(files, label), *map(Cell, values), _match_cell([gain["valid"] for gain in gains])])
+    return Table("Gains before training", columns, rows)
+
+
+def tuning_table(files: StudyFiles) -> Table:
+    """Return the learning rates that were chosen."""
+    columns = [
+        MATRIX_CORNER,
+        Column("Initialization", numeric=False),
+        Column("Chosen rate"),
+        Column("Validation accuracy %"),
+        Column("Rates tried"),
+        Column("Remark", numeric=False),
+    ]
+    rows = []
+    for search in files.manifest["tuning"]:
+        best = next((t["accuracy"] for t in search["trials"] if t["learning_rate"] == search["chosen"]), None)
+        remark = "at the edge of the rates tried" if search["at_edge"] else ""
+        if search["chosen"] is None:
+            remark = "no rate trained, or not finished"
+        rows.append([
+            name_cell(files, search["activation"]),
+            Cell(search["initialization"]),
+            Cell(ABSENT if search["chosen"] is None else f"{search['chosen']:g}"),
+            Cell(number(best)),
+            Cell(str(len(search["trials"]))),
+            Cell(remark, "warning" if remark else ""),
+        ])
+    return Table("Learning rates chosen on held-out training data", columns, rows)
+
+
+def class_tables(files: StudyFiles, cell: str) -> list[Table]:
+    """Return precision, recall and F1 of every class, mean over the runs done in one condition, in percent."""
+    runs = {label: done_runs(files, cell, label) for label in files.activations}
+    names = next((run.get("classes") for found in runs.values() for run in found), [])
+    columns = [MATRIX_CORNER, *(Column(name) for name in names)]
+    return [
+        Table(
+            title,
+            columns,
+            [[name_cell(files, label), *_class_cells(found, field)] for label, found in runs.items() if found],
+        )
+        for field, title in (("precision", "Precision, %"), ("recall", "Recall, %"), ("f1", "F1, %"))
+    ]
+
+
+def troubles_table(files: StudyFiles) -> Table:
+    """Return the runs that diverged, failed or were lost, tuning runs included."""
+    titles = {cell.name: cell.title for cell in files.cells}
+    columns = [
+        MATRIX_CORNER,
+        Column("Condition", numeric=False),
+        Column("Seed"),
+        Column("Learning rate"),
+        Column("Outcome", numeric=False),
+        Column("Epochs finished"),
+        Column("Message", numeric=False),
+        Column("Run", numeric=False),
+    ]
+    rows = []
+    for run in (*files.runs, *files.tuning_runs):
+        if run.status in {"done", "missing"}:
+            continue
+        error = run.get("error")
+        rows.append([
+            name_cell(files, run.activation, picture=False),
+            Cell(titles.get(run.cell, "tuning")),
+            Cell(str(run.seed)),
+            Cell(f"{run.learning_rate:g}"),
+            Cell(run.status, "worse"),
+            Cell(str(len(run.get("test_accuracy") or ()))),
+            Cell(f"{error['type']}: {error['message']}" if error else ""),
+            Cell(run.key, "code"),
+        ])
+    return Table("Runs that did not count", columns, rows)
+
+
+def name_cell(files: StudyFiles, label: str, *, picture: bool = True) -> Cell:
+    """Return a cell with the activation's name behind a sketch of its curve."""
+    return Cell(label, "name", curve_sketch(files, label) if picture else None)
+
+
+def curve_sketch(files: StudyFiles, label: str) -> Svg | None:
+    """Return a sketch of the activation before training, if the study has its curve."""
+    curve = files.manifest["curves"].get(label)
+    return spark(curve["x"], curve["y"], title=label) if curve else None
+
+
+def done_runs(files: StudyFiles, cell: str, label: str) -> list[Run]:
+    """Return the runs of an activation that count in a condition."""
+    return [run for run in files.of(cell, label) if run.done]
+
+
+def _row_cells(files: StudyFiles, row: Row, *, tuned: bool) -> list[Cell]:
+    partial = row.done < row.done + row.diverged + row.failed + row.missing
+    rates = ", ".join(f"{rate:g}" for rate in row.learning_rates)
+    return [
+        Cell(ABSENT if row.rank is None else str(row.rank), "quiet"),
+        name_cell(files, row.activation),
+        Cell(number(row.mean), "strong"),
+        Cell(interval(row.low, row.high), "quiet"),
+        Cell(number(row.sd)),
+        Cell(signed(row.difference), "strong"),
+        Cell(interval(row.difference_low, row.difference_high, plus=True), "quiet"),
+        Cell(probability(row.p)),
+        Cell(probability(row.p_equivalence)),
+        Cell(f"{SIGNS[row.verdict]} {row.verdict}", f"verdict {kind_of(row.verdict)}"),
+        Cell(number(row.best_mean), "quiet"),
+        *([Cell(rates)] if tuned else []),
+        Cell(_runs_text(row), "warning" if partial else ""),
+        Cell(number(row.seconds, 1)),
+        Cell(ABSENT if row.parameters is None else f"{row.parameters:,}"),
+    ]
+
+
+def _runs_text(row: Row) -> str:
+    total = row.done + row.diverged + row.failed + row.missing
+    others = [("diverged", row.diverged), ("failed", row.failed), ("missing", row.missing)]
+    said = "".join(f", {count} {word}" for word, count in others if count)
+    return f"{row.done} of {total}{said}"
+
+
+def _spread_cell(spread: Spread | None) -> Cell:
+    if spread is None:
+        return Cell(ABSENT)
+    hint = f"{spread.highest} to {spread.lowest}, {plural(spread.count, 'activation')}"
+    return Cell(f"{spread.points:.2f}", "strong", hint=hint)
+
+
+def _match_cell(valid: Sequence[bool]) -> Cell:
+    if all(valid):
+        return Cell("valid")
+    return Cell("no valid match" if not any(valid) else f"no valid match at {valid.count(False)} of {len(valid)}", "warning")
+
+
+def _range(values: Sequence[float | None]) -> str:
+    """Return one number, or the smallest and largest where sites or seeds differ."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ABSENT
+    low, high = f"{min(known):.4f}", f"{max(known):.4f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _class_cells(runs: Sequence[Run], field: str) -> list[Cell]:
+    columns = zip(*(run.get("per_class")[field] for run in runs), strict=True)
+    return [Cell(f"{100 * statistics.fmean(values):.1f}") for values in columns]

@@ -1,0 +1,182 @@
+"""Frozen recipes. A protocol fixes everything about a comparison except the activations and the seeds."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from softknee._errors import UnknownProtocol, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+InitializationName = Literal["default", "matched"]
+RateSource = Literal["given", "tuned"]
+
+
+class Frozen(BaseModel):
+    """Base of the configuration models: immutable, hashable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Frozen):
+    """The model and how it is trained.
+
+    Attributes:
+        widths: Units of each layer of the MLP, input first and classes last.
+        shared_activation: One activation instance for all hidden layers instead of one each.
+        batch_size: Examples a step; the last, smaller batch is kept.
+        momentum: Of SGD.
+    """
+
+    widths: tuple[int, ...] = (784, 256, 192, 128, 64, 10)
+    shared_activation: bool = False
+    batch_size: int = 128
+    momentum: float = 0.9
+
+
+class Cell(Frozen):
+    """One condition of a protocol's design.
+
+    Attributes:
+        name: Identifier, unique in the protocol.
+        title: For people.
+        initialization: `"default"` is PyTorch's own, `"matched"` scales each layer by its activation's forward gain.
+        rate: `"given"` takes the protocol's learning rate, `"tuned"` one chosen per activation and initialization.
+    """
+
+    name: str
+    title: str
+    initialization: InitializationName = "default"
+    rate: RateSource = "given"
+
+
+class Tuning(Frozen):
+    """How learning rates are chosen; every activation gets the same number of trials.
+
+    Attributes:
+        grid: Rates that are always tried, ascending and evenly spaced in the logarithm.
+        trials: Rates tried in all; those beyond the grid extend it where the best lies at its edge, and refine it
+            around the best elsewhere.
+        seeds: Seeds of the tuning runs, never evaluated ones.
+        epochs_fraction: Length of a tuning run as a fraction of the study's epochs.
+    """
+
+    grid: tuple[float, ...] = (0.001, 0.0032, 0.01, 0.032, 0.1)
+    trials: int = 7
+    seeds: tuple[int, ...] = (1_000_000, 1_000_001)
+    epochs_fraction: float = 1 / 3
+
+    def epochs(self, epochs: int) -> int:
+        """Return how many epochs a tuning run takes in a study of `epochs` epochs."""
+        return max(1, round(epochs * self.epochs_fraction))
+
+
+class Protocol(Frozen):
+    """A frozen recipe with its conditions.
+
+    Attributes:
+        name: What `bench` and the command line take.
+        title: For people.
+        description: One or two sentences for the report.
+        recipe: Model and training.
+        learning_rate: The given rate.
+        epochs: Default length of a run.
+        cells: The conditions, in the order of the report; the first is ranked first.
+        tuning: How rates are chosen where a cell wants them tuned.
+    """
+
+    name: str
+    title: str
+    description: str
+    recipe: Recipe
+    learning_rate: float = 1e-3
+    epochs: int = 15
+    cells: tuple[Cell, ...] = (Cell(name="default-given", title="default initialization, given rate"),)
+    tuning: Tuning | None = None
+
+
+_SETTING = "A 784-256-192-128-64-10 perceptron on Fashion-MNIST, SGD, batch 128, learning rate 0.001"
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol(
+                name="fashion-mlp",
+                title="MLP on Fashion-MNIST",
+                description=f"{_SETTING}, momentum 0.9, PyTorch's default initialization, one activation a layer.",
+                recipe=Recipe(),
+            ),
+            Protocol(
+                name="fashion-mlp-chapter",
+                title="MLP on Fashion-MNIST, as the chapter's code runs it",
+                description=f"{_SETTING}, momentum 0.8, PyTorch's default initialization, one activation instance "
+                "shared by all layers.",
+                recipe=Recipe(momentum=0.8, shared_activation=True),
+            ),
+            Protocol(
+                name="fashion-mlp-fair",
+                title="MLP on Fashion-MNIST, with matched gain and tuned rate",
+                description=f"{_SETTING} unless tuned, momentum 0.9, one activation a layer. Two initializations "
+                "(PyTorch's default; matched to the activation's gain) times two learning rates (the given one; one "
+                "tuned per activation on held-out training data), so that the cause of a difference can be told.",
+                recipe=Recipe(),
+                cells=(
+                    Cell(name="default-given", title="default init, given rate"),
+                    Cell(name="matched-given", title="matched gain, given rate", initialization="matched"),
+                    Cell(name="default-tuned", title="default init, tuned rate", rate="tuned"),
+                    Cell(
+                        name="matched-tuned",
+                        title="matched gain, tuned rate",
+                        initialization="matched",
+                        rate="tuned",
+                    ),
+                ),
+                tuning=Tuning(),
+            ),
+        )
+    }
+)
+
+# The published comparison's thirteen. Its Swish has a fixed beta; its STAF draws 25 terms from a standard normal.
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "chapter": (
+            "sigmoid",
+            "tanh",
+            "relu",
+            "gelu",
+            "mish",
+            "leaky_relu",
+            "silu",
+            "hardswish",
+            "swish[fixed]",
+            "prelu",
+            "rrelu",
+            "trainable_elu",
+            "staf[terms=25,initialization=normal]",
+        )
+    }
+)
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return the protocol called `name`.
+
+    Raises:
+        UnknownProtocol: There is none; the message suggests close matches and lists all.
+    """
+    if name not in PROTOCOLS:
+        raise UnknownProtocol(
+            f"no protocol named {name!r}{did_you_mean(name, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}"
+        )
+    return PROTOCOLS[name]
+
+
+def expand_groups(activations: Iterable[str]) -> list[str]:
+    """Replace names of groups, such as `chapter`, by their members; everything else stays as it is."""
+    return [member for text in activations for member in GROUPS.get(text, (text,))]

@@ -1,0 +1,145 @@
+"""What is written down about a run while it trains and after it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from softknee._bench.data import CLASSES
+from softknee._bench.model import activation_sites
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+# Longer parameter vectors are recorded by their quartiles.
+LONGEST_RECORDED = 32
+CURVE_RANGE = (-5.0, 5.0, 201)
+
+
+@dataclass
+class History:
+    """Per-epoch records of a run; plain lists, so that it goes into a checkpoint and into the result as it is.
+
+    Attributes:
+        train_loss: Mean over the epoch's batches as they were trained on.
+        train_accuracy: The same, in percent.
+        test_loss: After the epoch.
+        test_accuracy: The same, in percent.
+        seconds: Wall time of the epoch, evaluation included.
+        trajectories: Trainable activation parameters by name, before training and after each epoch.
+        before: The trainable activations before training, by site.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    trajectories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    before: dict[str, list[float]] = field(default_factory=dict)
+
+    def note_parameters(self, model: nn.Sequential) -> None:
+        """Append the present values of the trainable activation parameters."""
+        for site, module in activation_sites(model).items():
+            for name, parameter in module.named_parameters():
+                values = parameter.detach().flatten()
+                summary = len(values) > LONGEST_RECORDED
+                entry = self.trajectories.setdefault(f"{site}.{name}", {"summary": summary, "values": []})
+                quartiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+                entry["values"].append((values.quantile(quartiles) if summary else values).tolist())
+
+
+def trained_shapes(model: nn.Sequential) -> dict[str, list[float]]:
+    """Sample the trainable activations, the mean over channels, at `curve_points()`."""
+    trainable = {name: site for name, site in activation_sites(model).items() if any(True for _ in site.parameters())}
+    widths = {name: model.get_submodule(name.replace("activation", "linear")).out_features for name in trainable}
+    return {name: sample(site, int(widths[name])).mean(1).tolist() for name, site in trainable.items()}
+
+
+@torch.no_grad()
+def sample(activation: nn.Module, channels: int) -> Tensor:
+    """Evaluate an activation in eval mode at `curve_points()`; `(points, channels)`, the mode is put back."""
+    mode = activation.training
+    values = activation.eval()(torch.linspace(*CURVE_RANGE)[:, None].expand(-1, channels))
+    activation.train(mode)
+    return values  # type: ignore[no-any-return]
+
+
+def curve_points() -> list[float]:
+    """Return the inputs at which activations are sampled for the report."""
+    return torch.linspace(*CURVE_RANGE).tolist()  # type: ignore[no-any-return]
+
+
+def final_fields(history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float]]) -> dict[str, Any]:
+    """Return the fields of a finished run's result that come from its last predictions and its history.
+
+    Args:
+        history: With at least one epoch.
+        predicted: `(n,)` classes predicted after the last epoch.
+        labels: `(n,)` true classes.
+        after: The trained activations, as `trained_shapes` gives them.
+
+    Returns:
+        Plain data, see `docs/results-format.md`.
+    """
+    confusion = confusion_matrix(labels.numpy(), predicted.numpy(), classes=len(CLASSES))
+    best = int(np.argmax(history.test_accuracy))
+    x = curve_points()
+    return {
+        "best_test_accuracy": history.test_accuracy[best],
+        "best_epoch": best + 1,
+        "classes": list(CLASSES),
+        "confusion": confusion.tolist(),
+        "per_class": per_class_scores(confusion),
+        "correct": base64.b64encode(np.packbits((predicted == labels).numpy()).tobytes()).decode(),
+        "test_size": len(labels),
+        "shapes": {site: {"x": x, "before": history.before[site], "after": values} for site, values in after.items()},
+    }
+
+
+def history_fields(history: History) -> dict[str, Any]:
+    """Return the fields of a result that its history holds, with the epochs' seconds summed."""
+    fields = asdict(history)
+    del fields["before"]
+    return {**fields, "seconds": sum(history.seconds)}
+
+
+def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer], *, classes: int) -> NDArray[np.int64]:
+    """Count pairs; rows are true classes, columns predicted ones."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class_scores(confusion: NDArray[np.int64]) -> dict[str, list[float]]:
+    """Return precision, recall and F1 of each class; zero where nothing was predicted, or nothing is there."""
+    hits = np.diag(confusion).astype(float)
+    precision = hits / np.maximum(confusion.sum(0), 1)
+    recall = hits / np.maximum(confusion.sum(1), 1)
+    f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
+    return {"precision": precision.tolist(), "recall": recall.tolist(), "f1": f1.tolist()}
+
+
+def environment() -> dict[str, Any]:
+    """Describe the machine and the versions a run was made with."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,132 @@
+"""A study's results: tables, a finding in words, and files for people and programs. Needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softknee._bench.page import study_page
+from softknee._bench.page_tables import cell_table, spread_table
+from softknee._bench.study_files import StudyFiles, read_study
+from softknee._bench.study_findings import findings, warnings
+from softknee._bench.tables import CellTable, build_tables
+from softknee._report.files import write_atomic
+from softknee._report.page import render_fragment, render_page
+from softknee._report.table import markdown_table
+
+if TYPE_CHECKING:
+    import os
+
+    from softknee._bench.study_files import Run
+
+CSV_FIELDS = (
+    "cell", "activation", "seed", "split", "status", "learning_rate", "epochs", "test_accuracy", "test_loss",
+    "train_accuracy", "train_loss", "best_test_accuracy", "best_epoch", "seconds", "parameters",
+    "activation_parameters", "multiply_adds", "key", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """The results of a study, finished or not.
+
+    Attributes:
+        files: What its folder says.
+    """
+
+    files: StudyFiles
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Study:
+        """Read the output folder of a study.
+
+        Args:
+            path: The folder that holds `study.json`.
+
+        Returns:
+            The study, with the runs it has so far.
+
+        Raises:
+            UsageError: There is no study, it was written by another version, or a file in it is damaged.
+        """
+        return cls(read_study(Path(path)))
+
+    @cached_property
+    def table(self) -> tuple[CellTable, ...]:
+        """One table a condition: accuracies, differences to the reference and verdicts."""
+        return build_tables(self.files)
+
+    def summary(self) -> str:
+        """Return the finding and what limits it, in one paragraph."""
+        return " ".join([*findings(self.files, self.table), *warnings(self.files)])
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one self-contained page.
+
+        Args:
+            path: The file; replaced as a whole.
+
+        Raises:
+            MissingExtra: SciPy or Jinja2 is not installed.
+        """
+        write_atomic(path, render_page(study_page(self.files, self.table)))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one row a run; a run that serves two conditions has a row in each, tuning runs have none in `cell`.
+
+        Args:
+            path: The file; replaced as a whole.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_csv_row(run) for run in (*self.files.runs, *self.files.tuning_runs))
+        write_atomic(path, text.getvalue())
+
+    def to_markdown(self, path: str | os.PathLike[str]) -> None:
+        """Write the finding and the tables as Markdown.
+
+        Args:
+            path: The file; replaced as a whole.
+
+        Raises:
+            MissingExtra: SciPy is not installed.
+        """
+        write_atomic(path, "\n\n".join(self._markdown_parts()) + "\n")
+
+    def _markdown_parts(self) -> list[str]:
+        protocol = self.files.manifest["protocol"]
+        parts = [f"# {protocol['title']}", *findings(self.files, self.table), *warnings(self.files)]
+        if len(self.table) > 1:
+            summary = spread_table(self.files, self.table)
+            parts += [f"## {summary.caption}", markdown_table(summary)]
+        for table in self.table:
+            parts += [f"## {table.cell.title}".strip(), markdown_table(cell_table(self.files, table))]
+        return parts
+
+    def _repr_html_(self) -> str:
+        """Return the finding and the tables for a notebook."""
+        tables = [cell_table(self.files, table) for table in self.table]
+        return render_fragment([*findings(self.files, self.table), *warnings(self.files)], tables)
+
+
+def _csv_row(run: Run) -> dict[str, Any]:
+    counts = run.get("counts") or {}
+    row = {
+        **{field: run.get(field) for field in CSV_FIELDS},
+        **{field: run.last(field) for field in ("test_accuracy", "test_loss", "train_accuracy", "train_loss")},
+        **{field: counts.get(field) for field in ("parameters", "activation_parameters", "multiply_adds")},
+        "cell": run.cell,
+        "activation": run.activation,
+        "seed": run.seed,
+        "split": "test" if run.cell else "validation",
+        "status": run.status,
+        "learning_rate": run.learning_rate,
+        "key": run.key,
+    }
+    error = run.get("error")
+    return row | {"error": f"{error['type']}: {error['message']}" if error else None}

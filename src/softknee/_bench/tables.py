@@ -1,0 +1,225 @@
+"""What the runs of a study say about its activations, condition by condition."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softknee._statistics.decisions import Verdict, holm, verdict
+from softknee._statistics.intervals import Difference, mean_interval, paired_difference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softknee._bench.study_files import Cell, Run, StudyFiles
+
+
+@dataclass(frozen=True)
+class Row:
+    """One activation in one condition. Accuracies and differences are percentages and percentage points.
+
+    Attributes:
+        activation: Label.
+        rank: 1 for the highest mean; None without a mean.
+        done: Runs that count.
+        diverged: Runs whose numbers became infinite; recorded, never averaged.
+        failed: Runs that ended in an error, or with the death of their process.
+        missing: Runs without a result so far.
+        mean: Test accuracy after the last epoch, mean over the runs done.
+        sd: Its sample standard deviation over seeds.
+        low: Lower end of the mean's 95 % interval over seeds and test examples; None under two runs.
+        high: Upper end.
+        best_mean: Mean of the best epoch's test accuracy: optimistic, never ranked.
+        pairs: Seeds that both this activation and the reference finished.
+        difference: Mean paired difference to the reference; None for the reference itself.
+        difference_low: Lower end of its 95 % interval, not adjusted.
+        difference_high: Upper end.
+        p: Holm-adjusted p value against no difference.
+        p_equivalence: Holm-adjusted p value of the two one-sided tests against a difference of at least the margin.
+        verdict: What this shows; `"reference"` for the reference.
+        seconds: Mean training time of a run.
+        parameters: Of the model.
+        activation_parameters: Those of its activations.
+        learning_rates: The rates of its runs, ascending; more than one only where seeds differ.
+    """
+
+    activation: str
+    rank: int | None
+    done: int
+    diverged: int
+    failed: int
+    missing: int
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    best_mean: float | None
+    pairs: int
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p: float | None
+    p_equivalence: float | None
+    verdict: Verdict | str
+    seconds: float | None
+    parameters: int | None
+    activation_parameters: int | None
+    learning_rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the activations lie apart in a condition.
+
+    Attributes:
+        points: Largest mean minus smallest, in percentage points.
+        highest: Label of the largest.
+        lowest: Label of the smallest.
+        count: Activations compared.
+    """
+
+    points: float
+    highest: str
+    lowest: str
+    count: int
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """A condition's table.
+
+    Attributes:
+        cell: The condition.
+        rows: By rank; activations without a mean at the end.
+        spread: Over the activations that have a mean in every condition; None under two.
+        spread_matched: The same without those that have no valid match.
+    """
+
+    cell: Cell
+    rows: tuple[Row, ...]
+    spread: Spread | None
+    spread_matched: Spread | None
+
+    def row(self, activation: str) -> Row:
+        """Return the row of an activation."""
+        return next(row for row in self.rows if row.activation == activation)
+
+
+def build_tables(files: StudyFiles) -> tuple[CellTable, ...]:
+    """Compute the tables of all conditions.
+
+    Args:
+        files: The study.
+
+    Returns:
+        One table a condition, in the manifest's order.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
+    rows = {cell.name: _ranked(_rows(files, cell)) for cell in files.cells}
+    everywhere = [
+        label
+        for label in files.activations
+        if all(row.mean is not None for found in rows.values() for row in found if row.activation == label)
+    ]
+    matched = [label for label in everywhere if label not in files.unmatched]
+    return tuple(
+        CellTable(cell, tuple(rows[cell.name]), _spread(rows[cell.name], everywhere), _spread(rows[cell.name], matched))
+        for cell in files.cells
+    )
+
+
+def _rows(files: StudyFiles, cell: Cell) -> list[Row]:
+    """Return the rows of a condition; its comparisons with the reference are one family for Holm's adjustment."""
+    reference = {run.seed: run for run in files.of(cell.name, files.reference) if run.done}
+    differences: dict[str, Difference] = {}
+    rows = []
+    for label in files.activations:
+        runs = files.of(cell.name, label)
+        rows.append(_plain_row(label, runs))
+        pairs = [(run, reference[run.seed]) for run in runs if run.done and run.seed in reference]
+        if label == files.reference:
+            rows[-1] = replace(rows[-1], verdict="reference")
+        else:
+            rows[-1] = replace(rows[-1], pairs=len(pairs))
+            if len(pairs) >= 2:
+                own, other = (_percent(side) for side in zip(*pairs, strict=True))
+                differences[label] = paired_difference(own, other, margin=files.margin)
+    p = dict(zip(differences, holm([found.p for found in differences.values()]), strict=True))
+    same = dict(zip(differences, holm([found.p_equivalence for found in differences.values()]), strict=True))
+    return [
+        _compared(row, differences[row.activation], float(p[row.activation]), float(same[row.activation]))
+        if row.activation in differences
+        else row
+        for row in rows
+    ]
+
+
+def _plain_row(label: str, runs: Sequence[Run]) -> Row:
+    """Return what the activation's own runs say."""
+    done = [run for run in runs if run.done]
+    accuracies = [run.get("test_accuracy")[-1] for run in done]
+    estimate = mean_interval(_percent(done)) if len(done) >= 2 else None
+    counts = next((run.get("counts") for run in runs if run.get("counts")), {})
+    return Row(
+        activation=label,
+        rank=None,
+        done=len(done),
+        diverged=sum(run.status == "diverged" for run in runs),
+        failed=sum(run.status in {"failed", "lost"} for run in runs),
+        missing=sum(run.status == "missing" for run in runs),
+        mean=_mean(accuracies),
+        sd=statistics.stdev(accuracies) if len(done) >= 2 else None,
+        low=estimate.low if estimate else None,
+        high=estimate.high if estimate else None,
+        best_mean=_mean([run.get("best_test_accuracy") for run in done]),
+        pairs=0,
+        difference=None,
+        difference_low=None,
+        difference_high=None,
+        p=None,
+        p_equivalence=None,
+        verdict="too few seeds",
+        seconds=_mean([run.get("seconds") for run in done]),
+        parameters=counts.get("parameters"),
+        activation_parameters=counts.get("activation_parameters"),
+        learning_rates=tuple(sorted({run.learning_rate for run in runs})),
+    )
+
+
+def _compared(row: Row, found: Difference, p: float, p_equivalence: float) -> Row:
+    return replace(
+        row,
+        difference=found.mean,
+        difference_low=found.low,
+        difference_high=found.high,
+        p=p,
+        p_equivalence=p_equivalence,
+        verdict=verdict(found.mean, p=p, p_equivalence=p_equivalence, seeds=found.seeds),
+    )
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    ordered = sorted(rows, key=lambda row: (row.mean is None, -(row.mean or 0.0)))
+    return [replace(row, rank=place if row.mean is not None else None) for place, row in enumerate(ordered, start=1)]
+
+
+def _spread(rows: Sequence[Row], labels: Sequence[str]) -> Spread | None:
+    means = {row.activation: row.mean for row in rows if row.activation in labels and row.mean is not None}
+    if len(means) < 2:
+        return None
+    highest, lowest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    return Spread(means[highest] - means[lowest], highest, lowest, len(means))
+
+
+def _percent(runs: Sequence[Run]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Stack the runs' right answers to a seeds-by-examples matrix of 0 and 100."""
+    return np.stack([run.correct for run in runs]).astype(np.float32) * 100
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

@@ -1,0 +1,36 @@
+"""The child process of one slot: `python -m softknee._bench.worker`.
+
+It reads jobs from standard input, a JSON line each, and answers on standard output with a JSON line per event. It stays
+warm between jobs: a run's numbers depend on its specification alone, never on the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from softknee._bench.runs import Job
+from softknee._bench.train import execute
+
+
+def main() -> None:
+    """Serve jobs until standard input ends."""
+    # Nothing but events may reach the parent's pipe, whatever libraries print.
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(**event: object) -> None:
+        print(json.dumps(event), file=events, flush=True)  # noqa: T201 (this is the pipe's protocol)
+
+    for line in sys.stdin:
+        job = Job.model_validate_json(line)
+        status = execute(job, lambda epoch, accuracy: send(event="epoch", epoch=epoch, accuracy=accuracy))
+        send(event="end", status=status)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone; a normal exit would try to flush the pipe once more

@@ -1,0 +1,182 @@
+"""The command line. A bad request exits with 2 and one line, before any work; Ctrl-C and SIGTERM leave all resumable."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from click import ClickException, UsageError as ClickUsageError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from softknee._bench.study import Study
+from softknee._errors import SoftkneeError
+from softknee._report.terminal import braille_plot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from softknee._bench.compare import Progress
+
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 75
+
+app = typer.Typer(
+    name="softknee",
+    help="Activation functions for PyTorch: know them, compare them honestly.",
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(soft_wrap=False)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        0, 2 for a bad request, 75 after SIGTERM (try again: it goes on where it was), 130 after Ctrl-C.
+    """
+    try:
+        return app(args=list(arguments), standalone_mode=False) or 0
+    except ClickUsageError as error:
+        return _complain(error.format_message(), EXIT_USAGE)
+    except (ClickException, SoftkneeError) as error:
+        return _complain(str(error), EXIT_USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED)
+    except _Terminated:
+        return _complain("terminated; the same command goes on where this one stopped", EXIT_TERMINATED)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"softknee: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+@app.command()
+def bench(
+    protocol: Annotated[str, typer.Argument(help="fashion-mlp, fashion-mlp-chapter or fashion-mlp-fair")],
+    activation: Annotated[
+        list[str],
+        typer.Option("--activation", "-a", help="a name, name[options], an expression or the group `chapter`; repeat"),
+    ],
+    seeds: Annotated[int, typer.Option(help="how many; seeds 0 ... N-1")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="of each run; the protocol's own by default")] = None,
+    data: Annotated[str, typer.Option(help="mini, full, or a folder that holds Fashion-MNIST")] = "mini",
+    out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
+    jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
+    reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
+    margin: Annotated[float, typer.Option(help="percentage points that count as equivalent")] = 0.5,
+    save_epochs: Annotated[str, typer.Option(help="epochs to keep weights of, such as 1,5,15")] = "",
+) -> None:
+    """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
+    from softknee._bench.compare import bench as compare  # noqa: PLC0415 (`report` needs no torch)
+
+    signal.signal(signal.SIGTERM, _terminate)
+    with _bar() as bar:
+        study = compare(
+            protocol,
+            activation,
+            seeds=seeds,
+            epochs=epochs,
+            data=data,
+            out=out,
+            jobs=jobs,
+            reference=reference,
+            margin=margin,
+            save_epochs=_epoch_list(save_epochs),
+            progress=_progress_listener(bar),
+        )
+    _conclude(study)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="the output folder of `softknee bench`")],
+) -> None:
+    """Render the report of a study again, finished or not; needs no torch."""
+    _conclude(Study.load(folder))
+
+
+@app.command("list")
+def list_(
+    family: Annotated[str | None, typer.Option(help="only this family")] = None,
+) -> None:
+    """List the catalogue."""
+    from softknee import _catalogue  # noqa: PLC0415 (loads torch)
+
+    table = Table("name", "family", "formula", "source", box=None, pad_edge=False, header_style="bold")
+    for name in _catalogue.list(family):
+        spec = _catalogue.get(name)
+        table.add_row(spec.name, spec.family, spec.formula, spec.source)
+    console.print(table)
+
+
+@app.command()
+def show(
+    activation: Annotated[str, typer.Argument(help="a name, name[options] or an expression")],
+    plot: Annotated[Path | None, typer.Option(help="write the curve to this SVG file instead of the terminal")] = None,
+) -> None:
+    """Show an activation's formula, parameters, gain, source and curve."""
+    from softknee._show import describe  # noqa: PLC0415 (loads torch)
+
+    description = describe(activation)
+    for name, text in description.facts.items():
+        console.print(f"[bold]{name:>12}[/]  ", end="")
+        console.print(text, markup=False, highlight=False)
+    if plot is None:
+        console.print(braille_plot(description.x, description.y, width=64, height=16), markup=False, highlight=False)
+    else:
+        description.write_svg(plot)
+        console.print(f"[bold]{'plot':>12}[/]  {plot}")
+
+
+def _bar() -> Bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+    return Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+
+
+def _progress_listener(bar: Bar) -> Callable[[Progress], None]:
+    task = bar.add_task("training", total=None)
+
+    def listen(progress: Progress) -> None:
+        spec = progress.event.job.spec
+        bar.update(task, completed=progress.done, total=progress.total, description=f"{spec.activation} #{spec.seed}")
+        if progress.event.status in {"diverged", "failed", "lost"}:
+            bar.console.print(f"{spec.activation}, seed {spec.seed}: {progress.event.status}", markup=False)
+
+    return listen
+
+
+def _epoch_list(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ClickUsageError(f"--save-epochs takes whole numbers with commas between, got {text!r}") from None
+
+
+def _conclude(study: Study) -> None:
+    """Print the tables and write the three files."""
+    for table in tables_for_terminal(study):
+        console.print(table)
+    console.print(study.summary(), highlight=False, markup=False)
+    study.to_csv(study.folder / "results.csv")
+    study.to_markdown(study.folder / "results.md")
+    study.to_html(study.folder / "report.html")
+    console.print(f"report: {study.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,51 @@
+"""Exceptions. Every message names what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SoftkneeError(Exception):
+    """Base of everything softknee raises on purpose."""
+
+
+class UsageError(SoftkneeError, ValueError):
+    """The caller asked for something that cannot be done as asked; the command line exits with 2."""
+
+
+class UnknownActivation(UsageError):
+    """No activation goes by the given name."""
+
+
+class UnknownProtocol(UsageError):
+    """No protocol goes by the given name."""
+
+
+class ExpressionError(UsageError):
+    """The text is not an expression softknee can read; the message points at the place."""
+
+
+class OptionError(UsageError):
+    """An option of an activation is unknown, missing or has a value outside its range."""
+
+
+class DataError(UsageError):
+    """A data folder lacks a file, or a file has the wrong size or checksum."""
+
+
+class StudyMismatch(UsageError):
+    """The output folder holds another study."""
+
+
+class MissingExtra(SoftkneeError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'a' or 'b'?"` for close matches of `name` among `known`, else an empty string."""
+    close = get_close_matches(name.lower(), list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,243 @@
+"""Self-contained HTML pages: sections of tables and figures under a headline.
+
+A page loads nothing, runs no script, and says so in its content security policy; names in it are untrusted text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softknee._extras import require
+from softknee._report.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softknee._report.svg import Svg
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with a caption.
+
+    Attributes:
+        picture: The drawing.
+        caption: Stands above it; empty for none.
+        name: Whether the caption is a name, set like code.
+    """
+
+    picture: Svg
+    caption: str = ""
+    name: bool = True
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend.
+
+    Attributes:
+        text: Explains it.
+        sample: Class of its sample line, for example `"main hue-1"`.
+    """
+
+    text: str
+    sample: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Figures side by side, as many as fit.
+
+    Attributes:
+        figures: The figures.
+        legend: Explains their lines.
+        wide: Whether each takes the full width, scrolling in its own box where there is too little.
+    """
+
+    figures: Sequence[Figure]
+    legend: Sequence[Key] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph.
+
+    Attributes:
+        text: Plain.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Terms with their explanations.
+
+    Attributes:
+        entries: Pairs of term and explanation.
+    """
+
+    entries: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that can be folded away.
+
+    Attributes:
+        title: Always visible.
+        blocks: Folded.
+        opened: Whether they start visible.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    opened: bool = False
+
+
+Block = Table | Gallery | Note | Facts | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of a page.
+
+    Attributes:
+        anchor: Its id, for links.
+        title: Its heading.
+        lead: A sentence or two on what it shows.
+        blocks: Its content.
+    """
+
+    anchor: str
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Names that share a verdict, for the top of the page.
+
+    Attributes:
+        kind: Class: the verdict, spaces as hyphens.
+        title: The verdict in words.
+        names: What it holds for.
+    """
+
+    kind: str
+    title: str
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A large number for the top of the page.
+
+    Attributes:
+        value: Shown large.
+        unit: Beside it.
+        caption: Below it.
+    """
+
+    value: str
+    unit: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Attributes:
+        kicker: A few words above the title.
+        title: Of the page.
+        finding: What came out; the first sentence stands large.
+        groups: Who shares which verdict.
+        measures: Large numbers.
+        warnings: What limits the finding, such as missing runs.
+        sections: The chapters.
+        data: Plain data behind the page, embedded as JSON.
+        colophon: Last line.
+    """
+
+    kicker: str
+    title: str
+    finding: Sequence[str]
+    sections: Sequence[Section]
+    data: Any
+    groups: Sequence[Group] = ()
+    measures: Sequence[Measure] = ()
+    warnings: Sequence[str] = ()
+    colophon: str = ""
+
+
+def render_page(page: Page) -> str:
+    """Return the page as one HTML document.
+
+    Args:
+        page: What it says.
+
+    Returns:
+        The document.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return _render("page.html.j2", page=page, style=style, policy=policy, data=embedded_json(page.data))
+
+
+def render_fragment(finding: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return sentences and tables as bare HTML for a notebook, which brings its own style.
+
+    Args:
+        finding: Sentences.
+        tables: Tables.
+
+    Returns:
+        Markup without document or style.
+
+    Raises:
+        MissingExtra: Jinja2 is not installed.
+    """
+    return _render("fragment.html.j2", finding=finding, tables=tables)
+
+
+def embedded_json(data: Any) -> str:
+    """Return JSON that may stand inside a script element: no character in it can end the element or open another.
+
+    Args:
+        data: Plain data, finite numbers only.
+
+    Returns:
+        JSON text that parses to `data`.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    text = json.dumps(data, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _render(template: str, **context: Any) -> str:
+    jinja2 = require("jinja2", extra="bench")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["block"] = lambda block, kind: type(block).__name__ == kind
+    return str(environment.get_template(template).render(**context))

@@ -1,0 +1,133 @@
+"""A table as data, and as Markdown; pages render the same data as HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softknee._report.svg import Svg
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head.
+
+    Attributes:
+        title: Shown.
+        numeric: Whether its cells are aligned at the right.
+        hint: Longer explanation, a tooltip.
+    """
+
+    title: str
+    numeric: bool = True
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: Shown.
+        kind: Class that a page may colour: a verdict, `"name"`, `"code"`, `"quiet"`; empty for plain.
+        picture: Drawn before the text; left out in Markdown.
+        hint: Longer explanation, a tooltip.
+    """
+
+    text: str
+    kind: str = ""
+    picture: Svg | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column heads.
+
+    Attributes:
+        caption: One line above it.
+        columns: The heads.
+        rows: Each with one cell a column.
+        foot: Rows below the others, such as totals.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    foot: Sequence[Sequence[Cell]] = ()
+
+
+def markdown_table(table: Table) -> str:
+    """Return the table in GitHub's Markdown, without its caption; names of kind `"name"` or `"code"` as code.
+
+    Args:
+        table: Any table.
+
+    Returns:
+        Lines joined by newlines, without one at the end.
+    """
+    heads = [_escaped(column.title) for column in table.columns]
+    rules = ["---:" if column.numeric else ":---" for column in table.columns]
+    rows = [[_cell_text(cell) for cell in row] for row in (*table.rows, *table.foot)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows))
+
+
+def code(text: str) -> str:
+    """Return `text` as a Markdown code span, which shows any text as it is."""
+    return f"`{text.replace('`', chr(0x2BB))}`".replace("|", "\\|").replace("\n", " ")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number with a true minus sign, or a dash for None."""
+    return ABSENT if value is None else _negative_zero(f"{value:.{digits}f}")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return a number with its sign, or a dash for None."""
+    return ABSENT if value is None else _negative_zero(f"{value:+.{digits}f}")
+
+
+def interval(low: float | None, high: float | None, *, plus: bool = False) -> str:
+    """Return `"[low, high]"` with two digits, or a dash if there is none."""
+    if low is None or high is None:
+        return ABSENT
+    show = signed if plus else number
+    return f"[{show(low)}, {show(high)}]"
+
+
+def probability(value: float | None) -> str:
+    """Return a p value with three digits, `"< 0.001"` below that, or a dash for None."""
+    if value is None:
+        return ABSENT
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `"a"`, `"a and b"` or `"a, b and c"`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return `"1 run"` or `"3 runs"`; `many` is the plural where it is not formed with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _cell_text(cell: Cell) -> str:
+    return code(cell.text) if cell.kind in {"name", "code"} else _escaped(cell.text)
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|<>*_`":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("\n", " ")
+
+
+def _negative_zero(text: str) -> str:
+    """Write a true minus, but none before a number that was rounded to zero."""
+    rounded_to_zero = not text.strip("+-0.")
+    return text.replace("-", "" if rounded_to_zero else "−").replace("+", "" if rounded_to_zero else "+")

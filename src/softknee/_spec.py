@@ -1,0 +1,99 @@
+"""What is known about one activation, as plain data. Nothing here computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from torch import Tensor
+
+    Initialization = Callable[[int, torch.Generator | None], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Param:
+    """A named parameter of a formula.
+
+    Attributes:
+        name: As it stands in the formula text and in the function's signature.
+        default: Initial value; None for a vector, which the spec's initializations draw.
+        trainable: Whether the source trains it, hence the default of the module.
+        vector: Whether it has one entry a term (STAF's amplitudes); every vector of a spec has the same length.
+        low: Smallest allowed value, itself excluded when `open_low`.
+        high: Largest allowed value.
+        open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
+    """
+
+    name: str
+    default: float | None = None
+    trainable: bool = False
+    vector: bool = False
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promises:
+    """Properties that hold at the default parameters; each one made is tested.
+
+    Attributes:
+        monotonic: Never decreases.
+        smooth: Infinitely often differentiable everywhere.
+        lower_bound: `f(x) >= lower_bound` for every finite `x`.
+        upper_bound: `f(x) <= upper_bound` for every finite `x`.
+        vmap: Works under `torch.func.vmap`.
+        compiles: Works under `torch.compile(fullgraph=True)`.
+    """
+
+    monotonic: bool = False
+    smooth: bool = False
+    lower_bound: float | None = None
+    upper_bound: float | None = None
+    vmap: bool = True
+    compiles: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One activation: the only place where anything about it is written down.
+
+    Attributes:
+        name: Unique, snake case; what `create` and the command line take.
+        title: Class name in `softknee.nn`.
+        family: One of the catalogue's groups, for example `"rectifier"`.
+        function: `f(x, *parameters)`, pure; parameters broadcast against `x` (vectors: along their first axis,
+            entry by entry). A `channelwise` function also takes `channel=`, the channel index of each element.
+        formula: The same function stated independently in softknee's expression language; tests compare the two.
+        parameters: In the order of the function's arguments.
+        promises: What else is guaranteed.
+        source: Key in `references.bib`.
+        kinks: Where the derivative jumps, as expressions in the parameters. The derivative there is the
+            function's own choice, stated in its docstring.
+        aliases: Other names in common use for exactly this function.
+        sampled: `f(x, *parameters, generator=None)`, the random form used in training, if there is one.
+        initializations: How vector parameters are drawn: `(terms, generator) -> {name: tensor}`; the first is the
+            default.
+        terms: Default length of vector parameters.
+        channelwise: Whether the function depends on the channel an element is in.
+    """
+
+    name: str
+    title: str
+    family: str
+    function: Callable[..., Tensor]
+    formula: str
+    parameters: tuple[Param, ...] = ()
+    promises: Promises = Promises()
+    source: str = ""
+    kinks: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    sampled: Callable[..., Tensor] | None = None
+    initializations: Mapping[str, Initialization] = field(default_factory=lambda: MappingProxyType({}))
+    terms: int = 0
+    channelwise: bool = False

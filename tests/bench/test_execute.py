@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from test_train import make_job, numbers
+
+from softknee._bench import execute as module
+from softknee._bench.execute import run_here, run_in_children
+from softknee._bench.runs import CHECKPOINT, read_result
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """The process ids of the children, in the order they start."""
+    started = []
+    popen = module.subprocess.Popen
+
+    def recording(*args, **options):
+        process = popen(*args, **options)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(module.subprocess, "Popen", recording)
+    return started
+
+
+def test_children_and_this_process_give_the_same_numbers_whatever_ran_before(tmp_path, children):
+    def jobs(folder):
+        return [make_job(folder, activation=name, epochs=1) for name in ("rrelu", "staf", "relu")]
+
+    run_here(jobs(tmp_path / "here"), lambda event: None)
+    run_in_children(jobs(tmp_path / "one"), lambda event: None, slots=1)
+    run_in_children(jobs(tmp_path / "two")[::-1], lambda event: None, slots=2)
+    assert len(children) == 3
+    for here, one, two in zip(*(jobs(tmp_path / name) for name in ("here", "one", "two")), strict=True):
+        assert numbers(here) == numbers(one) == numbers(two)
+
+
+def test_a_killed_child_is_replaced_and_its_run_goes_on(tmp_path, children):
+    jobs = [make_job(tmp_path, epochs=3), make_job(tmp_path, epochs=3, seed=1)]
+    seen = []
+
+    def kill_once(event):
+        seen.append((event.job.spec.seed, event.epoch, event.status))
+        if len(seen) == 1:
+            os.kill(children[0].pid, signal.SIGKILL)
+
+    run_in_children(jobs, kill_once, slots=1)
+    assert len(children) == 2
+    assert [read_result(job.folder)["status"] for job in jobs] == ["done", "done"]
+    undisturbed = make_job(tmp_path / "undisturbed", epochs=3)
+    run_here([undisturbed], lambda event: None)
+    assert numbers(jobs[0]) == numbers(undisturbed)
+
+
+def test_a_run_that_kills_every_child_is_lost_and_the_others_go_on(tmp_path, children):
+    jobs = [make_job(tmp_path, epochs=200), make_job(tmp_path, epochs=1, seed=1)]
+    ends = []
+
+    def kill_always(event):
+        if event.status is not None:
+            ends.append((event.job.spec.seed, event.status))
+        elif event.job is jobs[0] and children[-1].poll() is None:
+            os.kill(children[-1].pid, signal.SIGKILL)
+
+    run_in_children(jobs, kill_always, slots=1)
+    assert ends == [(0, "lost"), (1, "done")]
+    assert "exit status -9" in read_result(jobs[0].folder)["error"]["message"]
+    assert len(children) == 3
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+def test_leaving_in_the_middle_leaves_no_child_and_a_run_to_resume(tmp_path, children, interruption):
+    jobs = [make_job(tmp_path, epochs=200, seed=seed) for seed in (0, 1)]
+
+    def interrupt(event):
+        raise interruption
+
+    with pytest.raises(interruption):
+        run_in_children(jobs, interrupt, slots=2)
+    assert all(child.poll() is not None for child in children)
+    assert any((job.folder / CHECKPOINT).is_file() for job in jobs)
+    assert all(read_result(job.folder) is None for job in jobs)

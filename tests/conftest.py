@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from softknee._bench import data
+
+NEEDS = {
+    "browser": (lambda: shutil.which("chromium") is not None, "needs Debian's chromium"),
+    "full_data": (lambda: data.DEBIAN.is_dir(), "needs Debian's dataset-fashion-mnist"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out, with the reason, what needs a system package that is not there; in CI that is an error instead."""
+    if os.environ.get("CI"):
+        return
+    for marker, (is_there, reason) in NEEDS.items():
+        if not is_there():
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
