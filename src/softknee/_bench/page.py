@@ -10,11 +10,10 @@ from softknee._bench.page_figures import (
     confusion_gallery,
     difference_gallery,
     learning_galleries,
-    shape_gallery,
-    trajectory_gallery,
     tuning_gallery,
 )
 from softknee._bench.page_method import method_section
+from softknee._bench.page_shapes import shape_gallery, trajectory_gallery
 from softknee._bench.page_tables import (
     SIGNS,
     cell_table,
@@ -26,7 +25,7 @@ from softknee._bench.page_tables import (
     tuning_table,
 )
 from softknee._bench.study_findings import VERDICTS, findings, warnings
-from softknee._report.page import Block, Fold, Gallery, Group, Measure, Note, Page, Section
+from softknee._report.page import Block, Fold, Group, Measure, Note, Page, Section
 from softknee._report.table import plural
 
 if TYPE_CHECKING:
@@ -57,16 +56,16 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
         *(_conditions(files, tables) if len(tables) > 1 else []),
         *(_tuning(files) if manifest["tuning"] else []),
         _differences(files, tables),
-        _learning(files),
-        _shapes(files),
-        _errors(files),
+        _learning(files, tables),
+        _shapes(files, tables),
+        _errors(files, tables),
         *_troubles(files),
         method_section(files),
     ]
     return Page(
         kicker=kicker,
         title=manifest["protocol"]["title"],
-        finding=findings(files, tables),
+        finding=findings(files, tables, brief=True),
         groups=_groups(tables[0]) if len(tables) == 1 else (),
         measures=_measures(tables) if len(tables) > 1 else (),
         warnings=warnings(files),
@@ -98,7 +97,7 @@ def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     if len(tables) == 1:
         return Section("ranking", "Ranking", lead, [cell_table(files, tables[0])])
     matrix = spread_table(files, tables)
-    signs = "▲ better, ▼ worse, ■ equivalent, ○ undecided, … too few seeds, | reference"
+    signs = ", ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
     folds = [Fold(table.cell.title, [cell_table(files, table)]) for table in tables]
     return Section("ranking", "Ranking under every condition", lead, [matrix, Note(signs), *folds])
 
@@ -109,15 +108,21 @@ def _conditions(files: StudyFiles, tables: Sequence[CellTable]) -> list[Section]
         "learning rate. The gains below say which weight scale suits each activation: the matched initialization uses "
         "its forward gain."
     )
-    return [Section("conditions", "Through the conditions", lead, [condition_slopes(files, tables), gains_table(files)])]
+    return [
+        Section("conditions", "Through the conditions", lead, [condition_slopes(files, tables), gains_table(files)])
+    ]
 
 
 def _tuning(files: StudyFiles) -> list[Section]:
     lead = (
         "Every activation got the same number of trials, on data held out of the training set and with seeds that are "
-        "never evaluated. The ring marks the chosen rate; dots at the foot are rates that diverged."
+        "never evaluated. The ring marks the chosen rate; crosses at the foot are rates that diverged."
     )
-    return [Section("tuning", "Learning rates", lead, [tuning_gallery(files), tuning_table(files)])]
+    return [
+        Section(
+            "tuning", "Learning rates", lead, [tuning_gallery(files), Fold("All chosen rates", [tuning_table(files)])]
+        )
+    ]
 
 
 def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
@@ -128,35 +133,37 @@ def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     return Section("differences", "Paired differences", lead, [difference_gallery(files, tables)])
 
 
-def _learning(files: StudyFiles) -> Section:
+def _learning(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = "Thin lines are seeds, thick lines their mean; diverged runs end where they diverged."
-    return Section("learning", "Learning curves", lead, _by_cell(files, lambda cell: learning_galleries(files, cell)))
+    return Section(
+        "learning", "Learning curves", lead, _by_cell(tables, lambda table: learning_galleries(files, table))
+    )
 
 
-def _shapes(files: StudyFiles) -> Section:
+def _shapes(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
         "Every activation before training; trainable ones also after it, one line a site and seed. Below them, how "
         "their parameters moved, epoch by epoch."
     )
 
-    def blocks(cell: str) -> list[Block]:
-        galleries = (shape_gallery(files, cell), trajectory_gallery(files, cell))
+    def blocks(table: CellTable) -> list[Block]:
+        galleries = (shape_gallery(files, table), trajectory_gallery(files, table))
         return [gallery for gallery in galleries if gallery.figures]
 
-    return Section("shapes", "The activations", lead, _by_cell(files, blocks))
+    return Section("shapes", "The activations", lead, _by_cell(tables, blocks))
 
 
-def _errors(files: StudyFiles) -> Section:
+def _errors(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
         "Rows are true classes, columns predicted ones, in percent of the true class and averaged over seeds; the "
         "tables below give precision, recall and F1 of every class."
     )
 
-    def blocks(cell: str) -> list[Block]:
-        gallery = confusion_gallery(files, cell)
-        return [gallery, *class_tables(files, cell)] if gallery.figures else []
+    def blocks(table: CellTable) -> list[Block]:
+        gallery = confusion_gallery(files, table)
+        return [gallery, *class_tables(files, table)] if gallery.figures else []
 
-    return Section("errors", "Right and wrong", lead, _by_cell(files, blocks))
+    return Section("errors", "Right and wrong", lead, _by_cell(tables, blocks))
 
 
 def _troubles(files: StudyFiles) -> list[Section]:
@@ -166,14 +173,14 @@ def _troubles(files: StudyFiles) -> list[Section]:
     if missing:
         names = sorted({label for label, _ in missing})
         blocks.append(Note(f"{plural(len(missing), 'run')} without a result so far, of {', '.join(names)}."))
-    lead = "These runs are part of the result: an activation that diverges at a given rate is not a fair winner there."
+    lead = "Diverged and failed runs are part of the result: what they were to measure is missing from the means above."
     return [Section("troubles", "Diverged, failed and missing runs", lead, blocks)]
 
 
-def _by_cell(files: StudyFiles, blocks: Callable[[str], list[Block]]) -> list[Block]:
+def _by_cell(tables: Sequence[CellTable], blocks: Callable[[CellTable], Sequence[Block]]) -> Sequence[Block]:
     """Return the blocks of the only condition, or a fold for each of several, the first one open."""
-    if len(files.cells) == 1:
-        return blocks(files.cells[0].name)
-    folds = [(cell.title, blocks(cell.name)) for cell in files.cells]
+    if len(tables) == 1:
+        return blocks(tables[0])
+    folds = [(table.cell.title, blocks(table)) for table in tables]
     shown = [(title, found) for title, found in folds if found]
     return [Fold(title, found, opened=index == 0) for index, (title, found) in enumerate(shown)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from softknee._bench.study_files import Run, StudyFiles
     from softknee._bench.tables import CellTable, Row
 
-TEST, TRAIN = 0, 1
+TEST, TRAIN, REFERENCE = 0, 1, 6
 
 
 def condition_slopes(files: StudyFiles, tables: Sequence[CellTable]) -> Gallery:
@@ -52,15 +52,14 @@ def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Galler
     figures = [
         Figure(
             forest(
-                [_span(row) for row in sorted(table.rows, key=_by_difference)],
+                [_span(row, brief=several) for row in sorted(table.rows, key=_by_difference)],
                 margin=files.margin,
                 title=f"Differences to {files.reference}: {table.cell.title}",
                 description="Mean paired difference in test accuracy with its 95 % interval, one row an activation.",
                 unit=f"percentage points against {files.reference}",
-                width=540 if several else 900,
-                note_width=130 if several else 230,
-                label_width=140 if several else 180,
-                brief=several,
+                width=490 if several else 820,
+                note_width=95 if several else 150,
+                label_width=150 if several else 180,
             ),
             table.cell.title if several else "",
             name=False,
@@ -76,12 +75,12 @@ def tuning_gallery(files: StudyFiles) -> Gallery:
     y = padded(accuracies)
     figures = []
     for label in files.activations:
-        searches = [search for search in files.manifest["tuning"] if search["activation"] == label]
+        searches = [s for s in files.manifest["tuning"] if s["activation"] == label and s["trials"]]
         series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, hue, y[0])]
         if series:
             rates = [trial["learning_rate"] for search in searches for trial in search["trials"]]
             powers = range(math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates))) + 1)
-            axes = Axes(x="learning rate", y=y, x_ticks=tuple((float(p), f"1e{p}".replace("-", "−")) for p in powers))
+            axes = Axes(x="learning rate", y=y, x_ticks=tuple((float(power), f"{10.0**power:g}") for power in powers))
             picture = line_chart(
                 series,
                 title=f"Learning rates of {label}",
@@ -90,20 +89,34 @@ def tuning_gallery(files: StudyFiles) -> Gallery:
             )
             figures.append(Figure(picture, label))
     names = list(dict.fromkeys(search["initialization"] for search in files.manifest["tuning"]))
-    return Gallery(figures, [Key(f"{name} initialization", f"main hue-{hue}") for hue, name in enumerate(names)])
+    return Gallery(
+        figures,
+        [
+            Key(f"{name} initialization", f"main hue-{hue}" + (" dashed" if hue else ""))
+            for hue, name in enumerate(names)
+        ],
+    )
 
 
-def learning_galleries(files: StudyFiles, cell: str) -> list[Gallery]:
-    """Return accuracy and loss against the epoch, a panel for each activation, on common axes."""
-    legend = [Key("test", "main hue-0"), Key("training", "main hue-1 dashed"), Key("one seed", "thin hue-0")]
+def learning_galleries(files: StudyFiles, table: CellTable) -> list[Gallery]:
+    """Return accuracy and loss against the epoch, a panel for each activation by rank, on common axes."""
+    cell = table.cell.name
+    legend = [
+        Key("test", f"main hue-{TEST}"),
+        Key("training", f"main hue-{TRAIN} dashed"),
+        Key("one seed", f"thin hue-{TEST}"),
+        Key(f"test, {files.reference}", f"main hue-{REFERENCE}"),
+    ]
     galleries = []
     for field, name in (("accuracy", "accuracy, %"), ("loss", "loss")):
         values = [v for run in files.runs if run.done and run.cell == cell for v in _both(run, field)]
-        axes = Axes(x="epoch", y=padded(focus(values), share=0.04))
+        axes = Axes(x="epoch", y=padded(focus(values), share=0.04), whole=True)
         figures = []
-        for label in files.activations:
+        for label in table.order:
             series = _learning_series(files.of(cell, label), field)
             if series:
+                if label != files.reference:
+                    series = [*_reference_series(files, cell, field), *series]
                 picture = line_chart(
                     series,
                     title=f"{name} of {label}",
@@ -116,11 +129,11 @@ def learning_galleries(files: StudyFiles, cell: str) -> list[Gallery]:
     return galleries
 
 
-def confusion_gallery(files: StudyFiles, cell: str) -> Gallery:
-    """Return the mean confusion matrix of every activation."""
+def confusion_gallery(files: StudyFiles, table: CellTable) -> Gallery:
+    """Return the mean confusion matrix of every activation, by rank."""
     figures = []
-    for label in files.activations:
-        runs = done_runs(files, cell, label)
+    for label in table.order:
+        runs = done_runs(files, table.cell.name, label)
         if runs:
             counts = np.mean([run.get("confusion") for run in runs], axis=0)
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -134,12 +147,12 @@ def confusion_gallery(files: StudyFiles, cell: str) -> Gallery:
     return Gallery(figures, [Key("right", "swatch right"), Key("wrong", "swatch wrong")])
 
 
-def _span(row: Row) -> Span:
+def _span(row: Row, *, brief: bool) -> Span:
     if row.verdict == "reference":
         return Span(row.activation, 0.0, None, None, "reference", "reference")
     if row.difference is None:
         return Span(row.activation, None, None, None, f"{ABSENT} {row.verdict}", kind_of(row.verdict))
-    note = f"{signed(row.difference)}  {SIGNS[row.verdict]} {row.verdict}"
+    note = f"{signed(row.difference)} {SIGNS[row.verdict]}" + ("" if brief else f" {row.verdict}")
     return Span(row.activation, row.difference, row.difference_low, row.difference_high, note, kind_of(row.verdict))
 
 
@@ -149,16 +162,18 @@ def _by_difference(row: Row) -> float:
     return math.inf if row.difference is None else -row.difference
 
 
-def _tuning_series(search: dict[str, list[dict[str, float | None]]], hue: int, foot: float) -> list[Series]:
+def _tuning_series(search: dict[str, Any], hue: int, foot: float) -> list[Series]:
     """Return the line through the trials, its dots, the chosen one, and those that diverged at the foot."""
     trials = sorted(search["trials"], key=lambda trial: trial["learning_rate"])
     x = [math.log10(trial["learning_rate"]) for trial in trials]
     y = [trial["accuracy"] for trial in trials]
     name = f"{search['initialization']} initialization"
-    series = [Series(name, x, y, hue), Series(name, x, y, hue, "dots")]
+    series = [Series(name, x, y, hue, dashed=hue > 0), Series(name, x, y, hue, "dots")]
     chosen = [(a, b) for a, b, trial in zip(x, y, trials, strict=True) if trial["learning_rate"] == search["chosen"]]
     if chosen:
-        series.append(Series(f"{name}: chosen rate {search['chosen']:g}", *zip(*chosen, strict=True), hue, "ring"))
+        edge = ", at the edge of the rates tried" if search["at_edge"] else ""
+        label = f"{name}: chosen rate {search['chosen']:g}{edge}"
+        series.append(Series(label, [a for a, _ in chosen], [b for _, b in chosen], hue, "ring"))
     lost = [a for a, b in zip(x, y, strict=True) if b is None]
     if lost:
         series.append(Series(f"{name}: diverged", lost, [foot] * len(lost), hue, "cross"))
@@ -183,6 +198,14 @@ def _learning_series(runs: Sequence[Run], field: str) -> list[Series]:
             mean = np.mean(done, axis=0).tolist()
             series.append(Series(f"mean, {part}", _epochs(mean), mean, hue, dashed=part == "train"))
     return series
+
+
+def _reference_series(files: StudyFiles, cell: str, field: str) -> list[Series]:
+    curves = [run.get(f"test_{field}") for run in done_runs(files, cell, files.reference)]
+    if not curves:
+        return []
+    mean = np.mean(curves, axis=0).tolist()
+    return [Series(f"{files.reference}, mean, test", _epochs(mean), mean, REFERENCE)]
 
 
 def _epochs(values: Sequence[float]) -> list[float]:

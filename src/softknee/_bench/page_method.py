@@ -5,56 +5,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softknee._report.page import Facts, Section
+from softknee._report.table import plural
 
 if TYPE_CHECKING:
     from softknee._bench.study_files import StudyFiles
 
+DATA = "{name}: {train:,} training and {test:,} test examples; SHA-256 of pixels and labels {fingerprint}."
+RUNS = """
+Each activation is trained for {epochs} with the seeds {seeds}. Runs with the same seed share the random streams of
+weights, activation parameters and data order, so they are compared in pairs.
+"""
+RANKING = """
+By the test accuracy after the last epoch. The accuracy of the best epoch stands beside it; it was chosen on the
+test set and is therefore optimistic.
+"""
+MATCHED = """
+The matched initialization scales weights by the forward gain of the activation. There is no valid match where the
+gradient would then grow or shrink by more than a factor of two a layer; spreads are given with and without those.
+"""
+INTERVALS = """
+95 % intervals for the mean over new seeds and new test examples together. Their variance is the one to which
+resampling seeds and examples together converges (pigeonhole bootstrap), freed of its known biases; the part that
+comes from seeds is multiplied by Student's t with one degree of freedom less than there are seeds.
+"""
+VERDICTS = """
+Against {reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by Holm's method over
+the activations of a condition). Equivalent: two one-sided tests show that the difference is smaller than {margin:g}
+points (p < 0.05, adjusted likewise). Otherwise undecided: a missing significance shows nothing. No verdict is given
+under three pairs.
+"""
+
 
 def method_section(files: StudyFiles) -> Section:
-    """Return the last section: protocol, data, statistics, environment."""
+    """Return the last section of the report: protocol, data, statistics, environment.
+
+    Args:
+        files: The study.
+
+    Returns:
+        The section.
+    """
     manifest = files.manifest
-    data = manifest["data"]
+    protocol, seeds = manifest["protocol"], ", ".join(map(str, manifest["seeds"]))
     entries = [
-        ("Protocol", f"{manifest['protocol']['name']}. {manifest['protocol']['description']}"),
-        (
-            "Data",
-            f"{data['name']}: {data['train']:,} training and {data['test']:,} test examples. SHA-256 of the pixels and "
-            f"labels: {data['fingerprint']}.",
-        ),
-        (
-            "Runs",
-            f"Each activation is trained for {manifest['epochs']} epochs with the seeds "
-            f"{', '.join(map(str, manifest['seeds']))}. Runs with the same seed share weights as far as their "
-            "initialization allows, the order of the data and every other random choice, so they are compared in pairs.",
-        ),
-        (
-            "Ranking",
-            "By the test accuracy after the last epoch. The best epoch's accuracy is shown beside it, but it was chosen "
-            "on the test set and is therefore optimistic.",
-        ),
-        (
-            "Intervals",
-            "95 % intervals for the mean over new seeds and new test examples together: the variance to which "
-            "resampling seeds and examples together (pigeonhole bootstrap) converges, freed of its known biases. The part that comes "
-            "from seeds is multiplied by Student's t with one degree of freedom less than there are seeds.",
-        ),
-        (
-            "Verdicts",
-            f"Against {files.reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by "
-            f"Holm's method over the activations of a condition). Equivalent: two one-sided tests show that the "
-            f"difference is smaller than {files.margin:g} points (p < 0.05, adjusted likewise). Otherwise undecided: "
-            "a missing significance shows nothing. Under three pairs no verdict is given.",
-        ),
+        ("Protocol", f"{protocol['name']}. {protocol['description']}"),
+        ("Data", DATA.format_map(manifest["data"])),
+        ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds)),
+        ("Ranking", RANKING),
+        *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
+        ("Intervals", INTERVALS),
+        ("Verdicts", VERDICTS.format(reference=files.reference, margin=files.margin)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
-    if len(files.cells) > 1:
-        entries.insert(
-            4,
-            (
-                "Matched gain",
-                "Weights are scaled by the activation's forward gain. There is no valid match where the gradient would "
-                "then grow or shrink by more than a factor of two a layer; spreads are given with and without those.",
-            ),
-        )
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])

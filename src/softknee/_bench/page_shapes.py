@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -14,20 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from softknee._bench.study_files import Run, StudyFiles
+    from softknee._bench.tables import CellTable
 
 # Curves are cut here, so that exponentials and lines share a scale.
-CURVE_RANGE = (-2.0, 5.0)
-COLORS = 7
+CURVE_RANGE = (-5.0, 5.0)
+# Sites take turns with the other colours, and every second one is dashed.
+BEFORE = 6
 
 
-def shape_gallery(files: StudyFiles, cell: str) -> Gallery:
-    """Return every activation's curve before training, and after it where it was trained."""
+class Look(TypedDict):
+    """How the lines of a site look, as arguments of `Series`."""
+
+    hue: int
+    dashed: bool
+
+
+def shape_gallery(files: StudyFiles, table: CellTable) -> Gallery:
+    """Return every activation's curve before training, and after it where it was trained; by rank."""
+    cell = table.cell.name
     figures = []
-    for label in files.activations:
+    for label in table.order:
         curve = files.manifest["curves"].get(label)
         series = _trained_shapes(done_runs(files, cell, label))
         if curve:
-            series.append(Series("before training", curve["x"], curve["y"], 6, dashed=bool(series)))
+            series.append(Series("before training", curve["x"], curve["y"], BEFORE))
         if series:
             values = [value for item in series for value in item.y if value is not None]
             picture = line_chart(
@@ -38,15 +48,14 @@ def shape_gallery(files: StudyFiles, cell: str) -> Gallery:
             )
             figures.append(Figure(picture, label))
     sites = _sites(files, cell)
-    legend = [Key("before training", "main hue-6"), *(Key(name, f"main hue-{hue}") for hue, name in enumerate(sites))]
-    return Gallery(figures, legend)
+    return Gallery(figures, [Key("before training", f"main hue-{BEFORE}"), *map(_site_key, sites)])
 
 
-def trajectory_gallery(files: StudyFiles, cell: str) -> Gallery:
+def trajectory_gallery(files: StudyFiles, table: CellTable) -> Gallery:
     """Return how every trainable parameter moved: a panel for scalars at all sites, one a site for vectors."""
     figures = []
-    for label in files.activations:
-        runs = done_runs(files, cell, label)
+    for label in table.order:
+        runs = done_runs(files, table.cell.name, label)
         for name, entries in _by_parameter(runs).items():
             scalars = [site for site, found in entries.items() if _is_scalar(found)]
             vectors = [site for site in entries if site not in scalars]
@@ -56,13 +65,14 @@ def trajectory_gallery(files: StudyFiles, cell: str) -> Gallery:
             for site in vectors:
                 series, bands = _vector_series(entries[site])
                 figures.append(_trajectory_figure(label, f"{site}.{name}", series, bands))
-    legend = [Key("mean over seeds", "main hue-0"), Key("one seed", "thin hue-0")]
-    return Gallery(figures, legend)
+    return Gallery(
+        figures, [Key("thick: mean over seeds; thin: one seed", ""), *map(_site_key, _sites(files, table.cell.name))]
+    )
 
 
 def _trained_shapes(runs: Sequence[Run]) -> list[Series]:
     return [
-        Series(f"{site} after training, seed {run.seed}", shape["x"], shape["after"], _hue(site), "thin")
+        Series(f"{site} after training, seed {run.seed}", shape["x"], shape["after"], **_look(site), weight="thin")
         for run in runs
         for site, shape in (run.get("shapes") or {}).items()
     ]
@@ -76,13 +86,22 @@ def _curve_range(values: Sequence[float]) -> tuple[float, float]:
 
 def _sites(files: StudyFiles, cell: str) -> list[str]:
     runs = [run for run in files.runs if run.done and run.cell == cell]
-    return sorted({site for run in runs for site in run.get("shapes") or {}}, key=_hue)
+    return sorted({site for run in runs for site in run.get("shapes") or {}}, key=_depth)
 
 
-def _hue(site: str) -> int:
-    """Return a site's colour: its number, so that the same depth always looks the same."""
+def _site_key(site: str) -> Key:
+    look = _look(site)
+    return Key(site, f"main hue-{look['hue']}" + (" dashed" if look["dashed"] else ""))
+
+
+def _look(site: str) -> Look:
+    """Return a site's colour and dash, by its number, so that the same depth always looks the same."""
+    return Look(hue=_depth(site) % BEFORE, dashed=_depth(site) % 2 == 1)
+
+
+def _depth(site: str) -> int:
     digits = "".join(character for character in site if character.isdigit())
-    return int(digits or 0) % COLORS
+    return int(digits or 0)
 
 
 def _by_parameter(runs: Sequence[Run]) -> dict[str, dict[str, list[tuple[Run, Mapping[str, Any]]]]]:
@@ -103,21 +122,21 @@ def _scalar_series(site: str, found: Sequence[tuple[Run, Mapping[str, Any]]]) ->
     values = np.array([trajectory["values"] for _, trajectory in found])[:, :, 0]
     epochs = [float(epoch) for epoch in range(values.shape[1])]
     thin = [
-        Series(f"{site}, seed {run.seed}", epochs, line.tolist(), _hue(site), "thin")
+        Series(f"{site}, seed {run.seed}", epochs, line.tolist(), **_look(site), weight="thin")
         for (run, _), line in zip(found, values, strict=True)
     ]
-    return [*thin, Series(f"{site}, mean", epochs, values.mean(axis=0).tolist(), _hue(site))]
+    return [*thin, Series(f"{site}, mean", epochs, values.mean(axis=0).tolist(), **_look(site))]
 
 
 def _vector_series(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> tuple[list[Series], list[Band]]:
-    """Return lines of the entries, or median and quartile bands where only those were recorded; means over seeds."""
-    values = np.mean([trajectory["values"] for _, trajectory in found], axis=0)
-    epochs = [float(epoch) for epoch in range(len(values))]
-    columns = values.T.tolist()
-    if not found[0][1]["summary"]:
-        return [Series(f"entry {i}", epochs, column, i) for i, column in enumerate(columns)], []
-    low, first, median, third, high = columns
-    bands = [Band("smallest to largest", epochs, low, high), Band("middle half", epochs, first, third)]
+    """Return the entries of the first seed (those of others started elsewhere), or quartiles averaged over seeds."""
+    run, first = found[0]
+    epochs = [float(epoch) for epoch in range(len(first["values"]))]
+    if not first["summary"]:
+        columns = np.array(first["values"]).T.tolist()
+        return [Series(f"entry {i}, seed {run.seed}", epochs, column, i) for i, column in enumerate(columns)], []
+    low, early, median, late, high = np.mean([item["values"] for _, item in found], axis=0).T.tolist()
+    bands = [Band("smallest to largest", epochs, low, high), Band("middle half", epochs, early, late)]
     return [Series("median", epochs, median)], bands
 
 
@@ -126,7 +145,7 @@ def _trajectory_figure(label: str, parameter: str, series: Sequence[Series], ban
         series,
         title=f"{parameter} of {label}",
         description="A trainable parameter by epoch; epoch 0 is before training.",
-        axes=Axes(x="epoch"),
+        axes=Axes(x="epoch", whole=True),
         bands=bands,
     )
-    return Figure(picture, f"{label} · {parameter}")
+    return Figure(picture, f"{parameter} · {label}")

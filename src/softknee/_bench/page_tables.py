@@ -5,17 +5,17 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from softknee._report.svg import Svg
 from softknee._report.lines import spark
-from softknee._report.table import ABSENT, Cell, Column, Table, interval, number, plural, probability, signed
+from softknee._report.table import ABSENT, Cell, Column, Table, number, plural, probability, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from softknee._bench.study_files import Run, StudyFiles
     from softknee._bench.tables import CellTable, Row, Spread
+    from softknee._report.svg import Svg
 
-SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "too few seeds": "…", "reference": "|"}
+SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "too few seeds": "·", "reference": "◆"}
 MATRIX_CORNER = Column("Activation", numeric=False)
 
 
@@ -30,17 +30,17 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
     columns = [
         Column("#"),
         Column("Activation", numeric=False),
-        Column("Test accuracy %", hint="after the last epoch, mean over seeds"),
-        Column("95 % interval", hint="over new seeds and new test examples"),
+        Column("Verdict", numeric=False),
+        Column("Accuracy %", hint="on the test set after the last epoch, mean over seeds"),
+        Column("±", hint="half its 95 % interval, over new seeds and new test examples"),
         Column("sd", hint="standard deviation over seeds"),
-        Column(f"Δ {files.reference}", hint="mean paired difference to the reference, percentage points"),
-        Column("95 % interval", hint="of the difference, not adjusted"),
+        Column("Difference", hint=f"mean paired difference to {files.reference}, percentage points"),
+        Column("±", hint="half its 95 % interval, not adjusted"),
         Column("p", hint="against no difference, Holm-adjusted"),
         Column("p equiv.", hint=f"against a difference of {files.margin:g} points or more, Holm-adjusted"),
-        Column("Verdict", numeric=False),
+        Column("Runs", hint="done of those asked for"),
         Column("Best epoch %", hint="mean of the best test accuracy over epochs: optimistic, never ranked"),
         *([Column("Rate", hint="learning rate chosen on held-out training data")] if tuned else []),
-        Column("Runs", hint="done of those asked for"),
         Column("s / run"),
         Column("Parameters", hint="of the whole model"),
     ]
@@ -102,21 +102,23 @@ def tuning_table(files: StudyFiles) -> Table:
         remark = "at the edge of the rates tried" if search["at_edge"] else ""
         if search["chosen"] is None:
             remark = "no rate trained, or not finished"
-        rows.append([
-            name_cell(files, search["activation"]),
-            Cell(search["initialization"]),
-            Cell(ABSENT if search["chosen"] is None else f"{search['chosen']:g}"),
-            Cell(number(best)),
-            Cell(str(len(search["trials"]))),
-            Cell(remark, "warning" if remark else ""),
-        ])
+        rows.append(
+            [
+                name_cell(files, search["activation"]),
+                Cell(search["initialization"]),
+                Cell(ABSENT if search["chosen"] is None else f"{search['chosen']:g}"),
+                Cell(number(best)),
+                Cell(str(len(search["trials"]))),
+                Cell(remark, "warning" if remark else ""),
+            ]
+        )
     return Table("Learning rates chosen on held-out training data", columns, rows)
 
 
-def class_tables(files: StudyFiles, cell: str) -> list[Table]:
+def class_tables(files: StudyFiles, table: CellTable) -> list[Table]:
     """Return precision, recall and F1 of every class, mean over the runs done in one condition, in percent."""
-    runs = {label: done_runs(files, cell, label) for label in files.activations}
-    names = next((run.get("classes") for found in runs.values() for run in found), [])
+    runs = {label: done_runs(files, table.cell.name, label) for label in table.order}
+    names: list[str] = next((run.get("classes") for found in runs.values() for run in found), [])
     columns = [MATRIX_CORNER, *(Column(name) for name in names)]
     return [
         Table(
@@ -146,16 +148,18 @@ def troubles_table(files: StudyFiles) -> Table:
         if run.status in {"done", "missing"}:
             continue
         error = run.get("error")
-        rows.append([
-            name_cell(files, run.activation, picture=False),
-            Cell(titles.get(run.cell, "tuning")),
-            Cell(str(run.seed)),
-            Cell(f"{run.learning_rate:g}"),
-            Cell(run.status, "worse"),
-            Cell(str(len(run.get("test_accuracy") or ()))),
-            Cell(f"{error['type']}: {error['message']}" if error else ""),
-            Cell(run.key, "code"),
-        ])
+        rows.append(
+            [
+                name_cell(files, run.activation, picture=False),
+                Cell(titles.get(run.cell, "tuning")),
+                Cell(str(run.seed)),
+                Cell(f"{run.learning_rate:g}"),
+                Cell(run.status, "worse"),
+                Cell(str(len(run.get("test_accuracy") or ()))),
+                Cell(f"{error['type']}: {error['message']}" if error else ""),
+                Cell(run.key, "code"),
+            ]
+        )
     return Table("Runs that did not count", columns, rows)
 
 
@@ -181,20 +185,27 @@ def _row_cells(files: StudyFiles, row: Row, *, tuned: bool) -> list[Cell]:
     return [
         Cell(ABSENT if row.rank is None else str(row.rank), "quiet"),
         name_cell(files, row.activation),
+        Cell(f"{SIGNS[row.verdict]} {row.verdict}", f"verdict {kind_of(row.verdict)}"),
         Cell(number(row.mean), "strong"),
-        Cell(interval(row.low, row.high), "quiet"),
+        _half_cell(row.low, row.high),
         Cell(number(row.sd)),
         Cell(signed(row.difference), "strong"),
-        Cell(interval(row.difference_low, row.difference_high, plus=True), "quiet"),
+        _half_cell(row.difference_low, row.difference_high),
         Cell(probability(row.p)),
         Cell(probability(row.p_equivalence)),
-        Cell(f"{SIGNS[row.verdict]} {row.verdict}", f"verdict {kind_of(row.verdict)}"),
+        Cell(_runs_text(row), "warning" if partial else ""),
         Cell(number(row.best_mean), "quiet"),
         *([Cell(rates)] if tuned else []),
-        Cell(_runs_text(row), "warning" if partial else ""),
         Cell(number(row.seconds, 1)),
         Cell(ABSENT if row.parameters is None else f"{row.parameters:,}"),
     ]
+
+
+def _half_cell(low: float | None, high: float | None) -> Cell:
+    """Return half the width of an interval, its ends as the tooltip."""
+    if low is None or high is None:
+        return Cell(ABSENT, "quiet")
+    return Cell(number((high - low) / 2), "quiet", hint=f"{number(low)} to {number(high)}")
 
 
 def _runs_text(row: Row) -> str:
@@ -214,7 +225,9 @@ def _spread_cell(spread: Spread | None) -> Cell:
 def _match_cell(valid: Sequence[bool]) -> Cell:
     if all(valid):
         return Cell("valid")
-    return Cell("no valid match" if not any(valid) else f"no valid match at {valid.count(False)} of {len(valid)}", "warning")
+    return Cell(
+        "no valid match" if not any(valid) else f"no valid match at {valid.count(False)} of {len(valid)}", "warning"
+    )
 
 
 def _range(values: Sequence[float | None]) -> str:

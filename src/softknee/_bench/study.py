@@ -55,6 +55,11 @@ class Study:
         """
         return cls(read_study(Path(path)))
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.files.folder
+
     @cached_property
     def table(self) -> tuple[CellTable, ...]:
         """One table a condition: accuracies, differences to the reference and verdicts."""

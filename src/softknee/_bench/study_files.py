@@ -6,7 +6,6 @@ import base64
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from softknee._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -138,7 +138,9 @@ class StudyFiles:
     @cached_property
     def unmatched(self) -> frozenset[str]:
         """Labels of activations for which no weight scale keeps both signal and gradient, at some site."""
-        return frozenset(run.activation for run in self.runs if not all(gain["valid"] for gain in run.get("gain") or ()))
+        return frozenset(
+            run.activation for run in self.runs if not all(gain["valid"] for gain in run.get("gain") or ())
+        )
 
 
 def read_study(folder: Path) -> StudyFiles:
@@ -155,7 +157,9 @@ def read_study(folder: Path) -> StudyFiles:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UsageError(f"no study in {str(folder)!r}: it holds no {MANIFEST}; give the output folder of `softknee bench`")
+        raise UsageError(
+            f"no study in {str(folder)!r}: it holds no {MANIFEST}; give the output folder of `softknee bench`"
+        )
     manifest = _read(path)
     results: dict[str, Mapping[str, Any] | None] = {}
 

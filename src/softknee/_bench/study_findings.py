@@ -11,18 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softknee._bench.study_files import StudyFiles
-    from softknee._bench.tables import CellTable
+    from softknee._bench.tables import CellTable, Spread
 
+# A condition explains most of a gap when less than this part of the gap is left under it.
 MOST = 0.5
 VERDICTS = ("better", "equivalent", "undecided", "worse", "too few seeds")
 
 
-def findings(files: StudyFiles, tables: Sequence[CellTable]) -> list[str]:
+def findings(files: StudyFiles, tables: Sequence[CellTable], *, brief: bool = False) -> list[str]:
     """Return the result of the study in a few plain sentences.
 
     Args:
         files: The study.
         tables: Its tables.
+        brief: Leave out what a page shows beside them: names, and the verdicts under each of several conditions.
 
     Returns:
         Sentences, the most important first; never empty.
@@ -30,9 +32,9 @@ def findings(files: StudyFiles, tables: Sequence[CellTable]) -> list[str]:
     if not any(row.mean is not None for table in tables for row in table.rows):
         return ["No run has finished yet, so there is nothing to compare."]
     if len(tables) == 1:
-        return [_ranking(tables[0]), _comparison(files, tables[0])]
-    compared = [f"With {table.cell.title}: {_comparison(files, table)}" for table in tables]
-    return [*spread_sentences(tables, margin=files.margin), *compared]
+        return [f"{_comparison(files, tables[0], named=not brief)}.", _ranking(tables[0])]
+    compared = [f"With {table.cell.title}, {_lowered(_comparison(files, table))}." for table in tables]
+    return [*spread_sentences(files, tables), *([] if brief else compared)]
 
 
 def warnings(files: StudyFiles) -> list[str]:
@@ -44,19 +46,18 @@ def warnings(files: StudyFiles) -> list[str]:
     Returns:
         Sentences; none where nothing limits them.
     """
-    unique = {run.key: run.status for run in (*files.runs, *files.tuning_runs)}
-    counts = Counter(unique.values())
+    everything = {run.key: run.status for run in (*files.runs, *files.tuning_runs)}
+    missing = Counter(everything.values())["missing"]
+    counts = Counter({run.key: run.status for run in files.runs}.values())
+    broken = counts["failed"] + counts["lost"]
     sentences = []
-    if counts["missing"]:
-        sentences.append(f"The study is unfinished: {counts['missing']} of {plural(len(unique), 'run')} are missing.")
-    evaluated = Counter({run.key: run.status for run in files.runs}.values())
-    if evaluated["diverged"]:
-        runs = plural(evaluated["diverged"], "run")
-        sentences.append(f"{runs} diverged; they are listed below and left out of every mean.")
-    broken = evaluated["failed"] + evaluated["lost"]
+    if missing:
+        sentences.append(f"The study is unfinished: {missing:,} of {plural(len(everything), 'run')} still missing.")
+    if counts["diverged"]:
+        sentences.append(f"{plural(counts['diverged'], 'run')} diverged: recorded, and left out of every mean.")
     if broken:
-        sentences.append(f"{plural(broken, 'run')} failed; they are listed below and left out of every mean.")
-    at_edge = sorted({search["activation"] for search in files.manifest["tuning"] if search["at_edge"]})
+        sentences.append(f"{plural(broken, 'run')} failed: recorded, and left out of every mean.")
+    at_edge = list(dict.fromkeys(search["activation"] for search in files.manifest["tuning"] if search["at_edge"]))
     if at_edge:
         sentences.append(
             f"The best learning rate of {listed(at_edge)} is the smallest or largest tried, so a better one may exist."
@@ -64,45 +65,55 @@ def warnings(files: StudyFiles) -> list[str]:
     return sentences
 
 
-def spread_sentences(tables: Sequence[CellTable], *, margin: float) -> list[str]:
+def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str]:
     """Say how much of the gap between activations is left under the other conditions, from the measured spreads.
 
     Args:
+        files: The study.
         tables: At least two; the first is the condition the others are compared with.
-        margin: Gaps up to this are not worth explaining, in percentage points.
 
     Returns:
         One or two sentences; one if no gap can be computed.
     """
-    first = tables[0]
-    whole = first.spread_matched or first.spread
+    first, whole = tables[0], _gap(tables[0])
     if whole is None:
         return ["Fewer than two activations finished under every condition, so their spreads cannot be compared."]
-    leaving = _left_out(first)
-    gap = (
-        f"With {first.cell.title}, accuracies lie {whole.points:.1f} points apart, from {whole.lowest} to "
-        f"{whole.highest}{leaving}."
+    where = (
+        f"With {first.cell.title}, mean accuracies reach from {whole.lowest} to {whole.highest}, {whole.points:.1f} "
+        f"points apart{_left_out(files, first)}."
     )
-    if whole.points <= margin:
-        return [f"{gap} This is within the margin of {margin:g}: there is hardly a gap to explain."]
-    others = [(table, table.spread_matched or table.spread) for table in tables[1:]]
-    left = [(table.cell.title, spread.points) for table, spread in others if spread is not None]
-    small = [f"{title} ({points:.1f} left)" for title, points in left if 1 - points / whole.points > MOST]
-    large = [f"{title} ({points:.1f} left)" for title, points in left if 1 - points / whole.points <= MOST]
-    if not large:
-        return [gap, f"Most of this gap goes away with {listed(small)}."]
-    if not small:
-        return [gap, f"At least half of this gap remains with {listed(large)}."]
-    return [gap, f"Most of this gap goes away with {listed(small)}; at least half remains with {listed(large)}."]
+    if whole.points <= files.margin:
+        return ["There is hardly a gap between the activations to explain.", where]
+    left = [(table.cell.title, gap.points) for table in tables[1:] if (gap := _gap(table)) is not None]
+    small = [f"{title} ({points:.1f} left)" for title, points in left if points < MOST * whole.points]
+    large = [f"{title} ({points:.1f} left)" for title, points in left if points >= MOST * whole.points]
+    gap_text = f"the {whole.points:.1f}-point gap between activations"
+    claims = [
+        *([f"most of {gap_text} goes away with {_choice(small)}"] if small else []),
+        *([f"at least half of {'it' if small else gap_text} remains with {_choice(large)}"] if large else []),
+    ]
+    claim = "; ".join(claims)
+    return [f"{claim[0].upper()}{claim[1:]}.", where]
 
 
-def _left_out(table: CellTable) -> str:
-    """Return a clause that names how many activations the matched spread leaves out, or nothing."""
+def _gap(table: CellTable) -> Spread | None:
+    """Return the spread to speak of: without activations that no weight scale fits, where two others remain."""
+    return table.spread_matched or table.spread
+
+
+def _choice(texts: Sequence[str]) -> str:
+    """Return the texts as a list; semicolons, because they hold commas."""
+    return texts[0] if len(texts) == 1 else f"{'; '.join(texts[:-1])}; and {texts[-1]}"
+
+
+def _left_out(files: StudyFiles, table: CellTable) -> str:
+    """Return a clause that names the activations the matched spread leaves out, or nothing."""
     if table.spread is None or table.spread_matched is None or table.spread.count == table.spread_matched.count:
         return ""
-    count = table.spread.count - table.spread_matched.count
-    who = plural(count, "activation")
-    return f", leaving out {who} that no single weight scale fits ({table.spread.points:.1f} points with them)"
+    names = [row.activation for row in table.rows if row.activation in files.unmatched and row.mean is not None]
+    return (
+        f"; {listed(names)}, which no single weight scale fits, left out ({table.spread.points:.1f} points otherwise)"
+    )
 
 
 def _ranking(table: CellTable) -> str:
@@ -111,16 +122,20 @@ def _ranking(table: CellTable) -> str:
     return f"{best.activation} has the highest mean test accuracy, {best.mean:.2f} %{inside}."
 
 
-def _comparison(files: StudyFiles, table: CellTable) -> str:
-    """Count the verdicts against the reference and name who is better or worse."""
+def _comparison(files: StudyFiles, table: CellTable, *, named: bool = True) -> str:
+    """Count the verdicts against the reference and, if `named`, say who is better or worse."""
     others = [row for row in table.rows if row.verdict != "reference"]
     if not others:
-        return f"{files.reference} is the only activation, so there is nothing to compare it with."
+        return f"{files.reference} is the only activation, so there is nothing to compare it with"
     texts = {"equivalent": f"equivalent within {files.margin:g} points", "too few seeds": "with too few seeds to tell"}
     said = []
     for kind in VERDICTS:
         names = [row.activation for row in others if row.verdict == kind]
-        named = f" ({listed(names)})" if kind in {"better", "worse"} else ""
         if names:
-            said.append(f"{len(names)} {texts.get(kind, kind)}{named}")
-    return f"Against {files.reference}, of {plural(len(others), 'activation')}: {', '.join(said)}."
+            who = f" ({listed(names)})" if named and kind in {"better", "worse"} else ""
+            said.append(f"{len(names)} {texts.get(kind, kind)}{who}")
+    return f"Of {plural(len(others), 'activation')} compared with {files.reference}: {', '.join(said)}"
+
+
+def _lowered(text: str) -> str:
+    return text.replace("Of ", "of ", 1) if text.startswith("Of ") else text

@@ -103,6 +103,11 @@ class CellTable:
     spread: Spread | None
     spread_matched: Spread | None
 
+    @property
+    def order(self) -> list[str]:
+        """Labels by rank."""
+        return [row.activation for row in self.rows]
+
     def row(self, activation: str) -> Row:
         """Return the row of an activation."""
         return next(row for row in self.rows if row.activation == activation)
@@ -164,7 +169,7 @@ def _plain_row(label: str, runs: Sequence[Run]) -> Row:
     done = [run for run in runs if run.done]
     accuracies = [run.get("test_accuracy")[-1] for run in done]
     estimate = mean_interval(_percent(done)) if len(done) >= 2 else None
-    counts = next((run.get("counts") for run in runs if run.get("counts")), {})
+    counts: dict[str, int] = next((run.get("counts") for run in runs if run.get("counts")), {})
     return Row(
         activation=label,
         rank=None,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROW = 24.0
-LABEL_GAP = 13.0
+LABEL_GAP = 16.0
+# Room for a letter of a label and for a tick, in pixels.
+LETTER, TICK = 8.3, 60.0
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,15 @@ def forest(
     band = element("rect", x=x(-margin), y=6, width=x(margin) - x(-margin), height=bottom - 6, class_="margin")
     grid = [
         part
-        for value in ticks(x.low, x.high, about=6)
+        for value in ticks(x.low, x.high, about=int((x.end - x.start) / TICK))
         for part in (
             element("path", d=f"M{x(value):.1f} 6V{bottom}", class_="grid"),
             label(x(value), bottom + 14, tick_text(value), anchor="middle"),
         )
     ]
     zero = element("path", d=f"M{x(0):.1f} 6V{bottom}", class_="axis")
-    rows = [_row(span, x, 12 + ROW * (index + 0.5), width) for index, span in enumerate(spans)]
+    longest = int(label_width / LETTER)
+    rows = [_row(span, x, 12 + ROW * (index + 0.5), width, longest) for index, span in enumerate(spans)]
     name = label(x.end, bottom + 28, unit, anchor="end", class_="name")
     return drawing(
         width, bottom + 36, [band, *grid, zero, *rows, name], title=title, description=description, class_="forest"
@@ -151,14 +154,14 @@ def slopes(
     return drawing(width, height, parts, title=title, description=description, class_="slopes")
 
 
-def _row(span: Span, x: Scale, y: float, width: float) -> str:
+def _row(span: Span, x: Scale, y: float, width: float, longest: int) -> str:
     parts = [
-        label(0, y + 4, span.label, class_="strong", longest=22),
+        label(0, y + 4, span.label, class_="strong", longest=longest),
         label(width, y + 4, span.note, anchor="end", class_="figure"),
     ]
-    if span.low is not None and span.high is not None:
-        start, end = x(span.low), x(span.high)
-        caps = "".join(f"M{place:.1f} {y - 4:.1f}v8" for place in (start, end))
+    if span.low is not None and span.high is not None and span.low < x.high and span.high > x.low:
+        start, end = x.edge(span.low), x.edge(span.high)
+        caps = "".join(f"M{x(value):.1f} {y - 4:.1f}v8" for value in (span.low, span.high) if x.holds(value))
         parts.append(element("path", d=f"M{start:.1f} {y:.1f}H{end:.1f}{caps}", class_="whisker"))
     if span.middle is not None:
         parts.append(element("path", d=_mark(span.kind, x, span.middle, y), class_="mark"))
@@ -168,7 +171,7 @@ def _row(span: Span, x: Scale, y: float, width: float) -> str:
 
 def _mark(kind: str, x: Scale, value: float, y: float) -> str:
     """Return the path of a row's mark: its shape alone tells the verdict, and an arrow that it lies outside."""
-    place = x(value)
+    place = x.edge(value)
     if not x.holds(value):
         sign = 1 if value > x.high else -1
         return f"M{place:.1f} {y:.1f}l{-9 * sign} -5.5v11Z"
@@ -176,21 +179,27 @@ def _mark(kind: str, x: Scale, value: float, y: float) -> str:
         "better": "m0 -6l5.5 10h-11Z",
         "worse": "m0 6l5.5 -10h-11Z",
         "equivalent": "m-5 -5h10v10h-10Z",
-        "reference": "m-1 -7h2v14h-2Z",
+        "reference": "m0 -6l6 6l-6 6l-6 -6Z",
     }
     return f"M{place:.1f} {y:.1f}" + shapes.get(kind, "m-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z")
 
 
 def _slope(path: Slope, places: Sequence[float], y: Scale) -> str:
-    points = [None if value is None else (place, y(value)) for place, value in zip(places, path.values, strict=True)]
+    """Draw a path; a value outside the scale breaks the line and becomes an arrow with its number."""
+    points = [
+        (place, y(value)) if value is not None and y.holds(value) else None
+        for place, value in zip(places, path.values, strict=True)
+    ]
     drawn = [element("path", d=path_data(points), class_="line main")]
-    for point, value in zip(points, path.values, strict=True):
-        if point is None or value is None:
-            continue
-        drawn.append(element("circle", cx=point[0], cy=point[1], r=3.2))
-        if not y.holds(value):
-            offset = -8 if value < y.low else 16
-            drawn.append(label(point[0] + 6, point[1] + offset, f"{value:.1f}", class_="figure"))
+    drawn += [element("circle", cx=point[0], cy=point[1], r=3.2) for point in points if point is not None]
+    for place, value in zip(places, path.values, strict=True):
+        if value is not None and not y.holds(value):
+            down = value < y.low
+            edge = y.edge(value) + (6 if down else -6)
+            drawn += [
+                element("path", d=f"M{place:.1f} {edge:.1f}l-5 {-9 if down else 9}h10Z", class_="arrow"),
+                label(place + 9, edge, f"{value:.1f}", class_="figure"),
+            ]
     numbers = ", ".join("none" if value is None else f"{value:.2f}" for value in path.values)
     hint = element("title", escape(f"{path.label}: {numbers}"))
     return element("g", hint, *drawn, class_=f"slope {hue_class(path.hue)}" + (" quiet" if path.quiet else ""))
@@ -198,7 +207,7 @@ def _slope(path: Slope, places: Sequence[float], y: Scale) -> str:
 
 def _end_labels(paths: Sequence[Slope], right: float, y: Scale) -> list[str]:
     """Place the names beside the last values and push them apart where they would overlap."""
-    ended = [(y(path.values[-1]), path) for path in paths if path.values[-1] is not None]
+    ended = [(y.edge(path.values[-1]), path) for path in paths if path.values[-1] is not None]
     ended.sort(key=lambda item: item[0])
     heights = [height for height, _ in ended]
     for index in range(1, len(heights)):

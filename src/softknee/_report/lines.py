@@ -23,9 +23,19 @@ from softknee._report.svg import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Weight = Literal["main", "thin", "muted", "dots"]
+Weight = Literal["main", "thin", "dots", "ring", "cross"]
 
-LEFT, RIGHT, TOP, BOTTOM = 40.0, 10.0, 10.0, 32.0
+DRAWING_ORDER: tuple[Weight, ...] = ("thin", "main", "dots", "cross", "ring")
+# Paths of the markers, from their centre.
+MARKERS = {
+    "dots": "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0Z",
+    "ring": "m-7 0a7 7 0 1 0 14 0a7 7 0 1 0 -14 0Z",
+    "cross": "m-4 -4l8 8m0 -8l-8 8",
+}
+
+LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 10.0, 32.0
+# How far beyond the frame marks and strokes may reach, in pixels.
+OVERHANG = 8.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Series:
         x: Positions.
         y: Values, same length; gaps at None or values that are not finite.
         hue: Index of its colour and dash.
-        weight: `"main"` for means, `"thin"` for single seeds, `"muted"` for a background, `"dots"` for points.
+        weight: `"main"` for means, `"thin"` for single seeds; `"dots"`, `"ring"` and `"cross"` mark points.
         dashed: Whether it is dashed whatever its hue.
     """
 
@@ -74,14 +84,16 @@ class Axes:
 
     Attributes:
         x: Title of the horizontal axis.
-        y: Range of the vertical axis; None takes what the series need. Values outside lie on the edge.
+        y: Range of the vertical axis; None takes what the series need. Lines are cut off outside.
         x_ticks: Positions and texts of the horizontal ticks; None chooses round numbers.
+        whole: Whether only whole numbers are chosen.
         zero: Whether to draw the lines x = 0 and y = 0.
     """
 
     x: str = ""
     y: tuple[float, float] | None = None
     x_ticks: tuple[tuple[float, str], ...] | None = None
+    whole: bool = False
     zero: bool = False
 
 
@@ -92,7 +104,7 @@ def line_chart(
     description: str,
     axes: Axes,
     bands: Sequence[Band] = (),
-    size: tuple[float, float] = (250.0, 165.0),
+    size: tuple[float, float] = (238.0, 158.0),
 ) -> Svg:
     """Draw series in one panel, thin ones first.
 
@@ -111,12 +123,9 @@ def line_chart(
     xs = [value for positions in (*(item.x for item in series), *(band.x for band in bands)) for value in positions]
     x = Scale(*padded(xs, share=0.0), LEFT, width - RIGHT)
     y = Scale(*(axes.y or _value_range(series, bands)), height - BOTTOM, TOP)
-    order = {"muted": 0, "thin": 1, "main": 2, "dots": 3}
-    parts = [
-        *_frame(x, y, axes),
-        *(_band(band, x, y) for band in bands),
-        *(_line(item, x, y) for item in sorted(series, key=lambda item: order[item.weight])),
-    ]
+    ordered = sorted(series, key=lambda item: DRAWING_ORDER.index(item.weight))
+    inside = [*(_band(band, x, y) for band in bands), *(_line(item, x, y) for item in ordered)]
+    parts = [*_frame(x, y, axes), _window(inside, x, y)]
     return drawing(width, height, parts, title=title, description=description, class_="lines")
 
 
@@ -136,7 +145,7 @@ def spark(x: Sequence[float], y: Sequence[float], *, title: str) -> Svg:
     up = Scale(-1.25, 2.25, height - 1.0, 1.0)
     inside = [(across(a), up(b)) if across.holds(a) and up.holds(b) else None for a, b in zip(x, y, strict=True)]
     parts = (
-        element("path", d=f"M1 {up(0)}H{width - 1}M{across(0)} 1V{height - 1}", class_="zero"),
+        element("path", d=f"M1 {up(0):.1f}H{width - 1:.0f}M{across(0):.1f} 1V{height - 1:.0f}", class_="zero"),
         element("path", d=path_data(inside), class_="line main hue-0"),
     )
     return drawing(width, height, parts, title=title, description="The function from -3 to 3.", class_="spark")
@@ -156,7 +165,8 @@ def _frame(x: Scale, y: Scale, axes: Axes) -> list[str]:
             label(x.start - 6, y(value) + 3.5, tick_text(value), anchor="end"),
         ]
     below = y.start + 14
-    shown = axes.x_ticks if axes.x_ticks is not None else [(v, tick_text(v)) for v in ticks(x.low, x.high)]
+    chosen = [value for value in ticks(x.low, x.high) if not axes.whole or value == round(value)]
+    shown = axes.x_ticks if axes.x_ticks is not None else [(value, tick_text(value)) for value in chosen]
     parts += [label(x(position), below, text, anchor="middle") for position, text in shown]
     parts.append(element("path", d=f"M{x.start} {y.start}H{x.end}", class_="axis"))
     if axes.zero and x.holds(0):
@@ -168,6 +178,14 @@ def _frame(x: Scale, y: Scale, axes: Axes) -> list[str]:
     return parts
 
 
+def _window(parts: Sequence[str], x: Scale, y: Scale) -> str:
+    """Cut the parts off outside the frame: an inner drawing hides what leaves it, without ids that could collide."""
+    left, top = x.start - OVERHANG, y.end - OVERHANG
+    width, height = x.end - x.start + 2 * OVERHANG, y.start - y.end + OVERHANG + 1
+    view = f"{left:.1f} {top:.1f} {width:.1f} {height:.1f}"
+    return element("svg", *parts, x=left, y=top, width=width, height=height, viewBox=view)
+
+
 def _line(item: Series, x: Scale, y: Scale) -> str:
     points = [
         None if value is None or not math.isfinite(value) else (x(position), y(value))
@@ -175,14 +193,11 @@ def _line(item: Series, x: Scale, y: Scale) -> str:
     ]
     hint = element("title", escape(item.label))
     classes = f"{item.weight} {hue_class(item.hue)}" + (" dashed" if item.dashed else "")
-    if item.weight == "dots":
-        return element(
-            "g",
-            hint,
-            *(element("circle", cx=point[0], cy=point[1], r=3) for point in points if point is not None),
-            class_=classes,
-        )
-    return element("path", hint, d=path_data(points), class_=f"line {classes}")
+    marker = MARKERS.get(item.weight)
+    if marker is None:
+        return element("path", hint, d=path_data(points), class_=f"line {classes}")
+    marks = "".join(f"M{point[0]:.1f} {point[1]:.1f}{marker}" for point in points if point is not None)
+    return element("path", hint, d=marks, class_=classes)
 
 
 def _band(band: Band, x: Scale, y: Scale) -> str:

@@ -25,7 +25,7 @@ class Svg(str):
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from data to drawing coordinates, clamped to the drawing.
+    """A linear map from data to drawing coordinates.
 
     Attributes:
         low: Data value at `start`.
@@ -40,9 +40,13 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Return the coordinate of `value`, at most at the ends."""
+        """Return the coordinate of `value`; far outside it stops at ten lengths, which no browser chokes on."""
         part = (value - self.low) / (self.high - self.low)
-        return self.start + min(max(part, 0.0), 1.0) * (self.end - self.start)
+        return self.start + min(max(part, -10.0), 11.0) * (self.end - self.start)
+
+    def edge(self, value: float) -> float:
+        """Return the coordinate of `value`, or of the nearer end if it lies outside."""
+        return self(min(max(value, self.low), self.high))
 
     def holds(self, value: float) -> bool:
         """Return whether `value` lies inside."""
@@ -117,7 +121,7 @@ def padded(values: Iterable[float], *, share: float = 0.06, least: float = 1e-3)
 
 
 def focus(values: Iterable[float]) -> tuple[float, float]:
-    """Return the range of values without far outliers (beyond three quartile distances), which would flatten the rest."""
+    """Return the range of values without far outliers (beyond three quartile distances): they flatten the rest."""
     ordered = sorted(values)
     if not ordered:
         return 0.0, 1.0
@@ -128,18 +132,15 @@ def focus(values: Iterable[float]) -> tuple[float, float]:
 
 
 def tick_text(value: float) -> str:
-    """Return a tick's number, short."""
-    if value == 0:
-        return "0"
-    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.0e}"
-    return text.replace("-", "−")
+    """Return a tick's number with a true minus."""
+    return f"{value:g}".replace("-", "−")
 
 
 def shorten(text: str, longest: int) -> str:
     """Cut `text` in the middle to at most `longest` characters."""
     if len(text) <= longest:
         return text
-    head = (longest - 1 + 1) // 2
+    head = longest // 2
     return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 

@@ -92,14 +92,6 @@ def signed(value: float | None, digits: int = 2) -> str:
     return ABSENT if value is None else _negative_zero(f"{value:+.{digits}f}")
 
 
-def interval(low: float | None, high: float | None, *, plus: bool = False) -> str:
-    """Return `"[low, high]"` with two digits, or a dash if there is none."""
-    if low is None or high is None:
-        return ABSENT
-    show = signed if plus else number
-    return f"[{show(low)}, {show(high)}]"
-
-
 def probability(value: float | None) -> str:
     """Return a p value with three digits, `"< 0.001"` below that, or a dash for None."""
     if value is None:

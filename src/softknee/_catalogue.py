@@ -1,0 +1,195 @@
+"""The catalogue: find an activation by name and make a module of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, cast
+
+from softknee import nn
+from softknee._errors import OptionError, UnknownActivation, UsageError, did_you_mean
+from softknee.functional import SPECS as CATALOGUE
+from softknee.nn.elementwise import check_options
+from softknee.nn.formula import FUNCTIONS, formula_spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from softknee._spec import Spec
+    from softknee.nn.elementwise import Elementwise
+
+_BY_NAME = {name: spec for spec in CATALOGUE for name in (spec.name, *spec.aliases)}
+_FLAGS = {"true": True, "false": False}
+_PER_SITE = "per_channel"
+_CHOICE = re.compile(r"(?P<what>.*?)(?:\[(?P<options>[^\[\]]*)\])?\s*", re.DOTALL)
+
+
+def get(name: str) -> Spec:
+    """Return the spec of a catalogued activation.
+
+    Args:
+        name: Its name or an alias.
+
+    Returns:
+        All that is written down about it.
+
+    Raises:
+        UnknownActivation: There is none of that name; the message suggests close matches.
+    """
+    if name not in _BY_NAME:
+        hint = did_you_mean(name, _BY_NAME)
+        raise UnknownActivation(
+            f"no activation named {name!r}{hint or ';'} `softknee list` shows all {len(CATALOGUE)}"
+        )
+    return _BY_NAME[name]
+
+
+def families() -> tuple[str, ...]:
+    """Return the families of the catalogue, in its order."""
+    return tuple(dict.fromkeys(spec.family for spec in CATALOGUE))
+
+
+def list(family: str | None = None) -> tuple[str, ...]:  # noqa: A001 (its public name is softknee.list)
+    """Return the names of the catalogue, or of one family.
+
+    Raises:
+        UsageError: There is no such family.
+    """
+    if family is not None and family not in families():
+        raise UsageError(f"family must be one of {', '.join(families())}, got {family!r}")
+    return tuple(spec.name for spec in CATALOGUE if family in {None, spec.family})
+
+
+def create(activation: str, **options: Any) -> Elementwise:
+    """Make a module of a catalogued activation or of a formula.
+
+    Args:
+        activation: A name (`"swish"`) or a formula (`"x * sigmoid(beta * x)"`).
+        **options: Parameter values by name (`beta=1.2`), and those of `softknee.nn.Elementwise`: `trainable`,
+            `per_channel`, `channel_dim`, `terms`, `initialization`, `generator`.
+
+    Returns:
+        The module.
+
+    Raises:
+        UnknownActivation: The text is a single word and no name of the catalogue.
+        ExpressionError: The text is no formula.
+        OptionError: An option is unknown, missing or out of range.
+    """
+    if _is_name(activation):
+        return cast("Elementwise", getattr(nn, get(activation).title)(**options))
+    return nn.Formula(activation, **options)
+
+
+def cite(name: str) -> str:
+    """Return the BibTeX entry of an activation's source.
+
+    Raises:
+        UnknownActivation: There is no activation of that name.
+    """
+    source = get(name).source
+    text = resources.files("softknee").joinpath("references.bib").read_text(encoding="utf-8")
+    entries = {entry.partition("{")[2].partition(",")[0]: f"@{entry.strip()}" for entry in text.split("\n@") if entry}
+    return entries[source].replace("@@", "@")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An activation as a command line names it, checked but not built.
+
+    Attributes:
+        what: Name in the catalogue, or canonical text of a formula.
+        options: Options with their values, sorted by name.
+    """
+
+    what: str
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Canonical text; `parse_choice` of it gives an equal choice."""
+        return self.what + (f"[{','.join(map(_option_text, self.options))}]" if self.options else "")
+
+    def build(self, *, channels: int, generator: torch.Generator | None = None) -> Elementwise:
+        """Make the module.
+
+        Args:
+            channels: Number of channels at the place it is for, taken by a bare `per_channel`.
+            generator: Source of drawn parameters.
+
+        Returns:
+            The module.
+        """
+        options: dict[str, Any] = dict(self.options)
+        if options.get(_PER_SITE) is True:
+            options[_PER_SITE] = channels
+        if _is_name(self.what):
+            options["generator"] = generator
+        return create(self.what, **options)
+
+
+def parse_choice(text: str) -> Choice:
+    """Read an activation with options, such as `swish[beta=1.5,trainable=false]` or `x*sigmoid(b*x)[b=1]`.
+
+    Options are parameter values, `trainable` (or `fixed`, its opposite), `per_channel` (a number, or none for as many
+    as there are at the place), `terms` and `initialization`.
+
+    Args:
+        text: A name or formula, options in square brackets behind it.
+
+    Returns:
+        The choice; everything about it has been checked.
+
+    Raises:
+        UnknownActivation: No activation has that name.
+        ExpressionError: The text is no formula.
+        OptionError: An option is unknown, has a bad value or is missing.
+    """
+    parts = _CHOICE.fullmatch(text.strip())
+    if parts is None or not parts["what"].strip():
+        raise OptionError(f"{text!r} names no activation; write a name, name[options] or a formula in x")
+    options = dict(_read_option(text, item) for item in (parts["options"] or "").split(",") if item.strip())
+    values: dict[str, Any] = {k: v for k, v in options.items() if k not in _GENERAL}
+    what = parts["what"].strip()
+    spec = get(what) if _is_name(what) else formula_spec(what, values)
+    per_channel = 1 if options.get(_PER_SITE) is True else options.get(_PER_SITE)
+    check_options(
+        spec,
+        options.get("trainable"),  # type: ignore[arg-type]
+        per_channel,  # type: ignore[arg-type]
+        options.get("terms"),  # type: ignore[arg-type]
+        options.get("initialization"),  # type: ignore[arg-type]
+        values,
+    )
+    return Choice(spec.name, tuple(sorted(options.items())))
+
+
+_GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
+
+
+def _read_option(text: str, item: str) -> tuple[str, bool | int | float | str]:
+    name, equals, value = (part.strip() for part in item.partition("="))
+    if name == "fixed" and not equals:
+        return "trainable", False
+    if name in {"trainable", _PER_SITE} and not equals:
+        return name, True
+    if name == "trainable" and value.lower() in _FLAGS:
+        return name, _FLAGS[value.lower()]
+    if name == "initialization":
+        return name, value
+    try:
+        return name, int(value) if name in {"terms", _PER_SITE} else float(value)
+    except ValueError:
+        raise OptionError(f"option {item.strip()!r} of {text!r} is not of the form name=number") from None
+
+
+def _option_text(option: tuple[str, bool | int | float | str]) -> str:
+    name, value = option
+    if name == "trainable":
+        return "trainable" if value else "fixed"
+    return name if value is True else f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and text != "x" and text not in set(FUNCTIONS) - set(_BY_NAME)

@@ -1,0 +1,1 @@
+"""A small safe language for formulas: text to tree, tree to function, text and symbolic form."""

@@ -1,0 +1,213 @@
+"""Exponential and soft rectifiers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from softknee._spec import Param, Promises, Spec
+
+# Below it, series replace quotients that cancel; eight terms are then exact in float64.
+SMALL = 1e-2
+# Above it, adding or subtracting 1 from the exponential changes no digit of float64.
+LARGE = 40.0
+
+
+def elu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    r"""Exponential linear unit, $x$ for $x > 0$, else $\alpha (e^x - 1)$; its derivative at 0 is $\alpha$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        alpha: $\alpha$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    if isinstance(alpha, Tensor):
+        return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+    return F.elu(x, alpha)
+
+
+def trainable_elu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    r"""ELU with a trained $\alpha$; one book chapter calls it TeLU.
+
+    The usual composition with `where` has NaN gradients from `x = 89` on in float32; this one has none.
+
+    Args:
+        x: Any shape, any floating dtype.
+        alpha: $\alpha$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`; the derivative at 0 is $\alpha$.
+    """
+    return elu(x, alpha)
+
+
+def celu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    r"""Continuously differentiable ELU, $\max(0, x) + \min(0, \alpha (e^{x / \alpha} - 1))$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        alpha: $\alpha > 0$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    if isinstance(alpha, Tensor):
+        return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha))
+    return F.celu(x, alpha)
+
+
+def selu(x: Tensor) -> Tensor:
+    r"""Scaled ELU, $\lambda\,x$ for $x > 0$, else $\lambda \alpha (e^x - 1)$, self-normalizing.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`; the derivative at 0 is $\lambda \alpha$.
+    """
+    return F.selu(x)
+
+
+def softplus(x: Tensor, beta: Tensor | float = 1.0) -> Tensor:
+    r"""Softplus, $\ln(1 + e^{\beta x}) / \beta$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        beta: $\beta > 0$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    if isinstance(beta, Tensor):
+        return F.softplus(beta * x, threshold=LARGE) / beta
+    return F.softplus(x, beta, threshold=LARGE)
+
+
+def soft_exponential(x: Tensor, alpha: Tensor | float = 0.0) -> Tensor:
+    r"""Soft exponential: logarithm for $\alpha < 0$, identity at 0, exponential for $\alpha > 0$.
+
+    $-\ln(1 - \alpha (x + \alpha)) / \alpha$, $x$, or $(e^{\alpha x} - 1) / \alpha + \alpha$. Around $\alpha = 0$ it is
+    evaluated through $x\,\mathrm{expm1}(u)/u$, so that the derivative by $\alpha$ there is the limit $1 + x^2/2$. Where
+    the logarithm's argument is not positive it is taken at the smallest positive number.
+
+    Args:
+        x: Any shape, any floating dtype.
+        alpha: $\alpha$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    alpha = alpha if isinstance(alpha, Tensor) else x.new_full((), alpha)
+    positive = alpha > 0
+    one = torch.ones_like(alpha)
+    rising = _exponential_branch(x, torch.where(positive, alpha, one))
+    falling = _logarithmic_branch(x, torch.where(positive, -one, alpha))
+    return torch.where(positive, rising, falling)
+
+
+def _exponential_branch(x: Tensor, alpha: Tensor) -> Tensor:
+    u = alpha * x
+    small, large = u.abs() < SMALL, u > LARGE
+    near = x * _exponential_series(torch.where(small, u, 0.0))
+    middle = torch.expm1(torch.where(small | large, 1.0, u)) / alpha
+    # One exponential keeps the derivative by alpha from becoming a difference of infinities.
+    far = torch.exp(torch.where(large, u - alpha.log(), 0.0))
+    return torch.where(small, near, torch.where(large, far, middle)) + alpha
+
+
+def _logarithmic_branch(x: Tensor, alpha: Tensor) -> Tensor:
+    shifted = x + alpha
+    u = alpha * shifted
+    small = u.abs() < SMALL
+    near = shifted * _logarithm_series(torch.where(small, u, 0.0))
+    argument = (1 - torch.where(small, 0.5, u)).clamp(min=torch.finfo(x.dtype).tiny)
+    far = -argument.log() / torch.where(alpha == 0, -1.0, alpha)
+    return torch.where(small, near, far)
+
+
+def _exponential_series(u: Tensor) -> Tensor:
+    """Sum `expm1(u) / u = 1 + u/2 + u^2/6 + ...` by Horner's rule."""
+    total = torch.ones_like(u)
+    for n in range(8, 1, -1):
+        total = 1 + u / n * total
+    return total
+
+
+def _logarithm_series(u: Tensor) -> Tensor:
+    """Sum `-log(1 - u) / u = 1 + u/2 + u^2/3 + ...` by Horner's rule."""
+    total = torch.full_like(u, 1 / 9)
+    for n in range(8, 0, -1):
+        total = 1 / n + u * total
+    return total
+
+
+SPECS = (
+    Spec(
+        name="elu",
+        title="ELU",
+        family="exponential",
+        function=elu,
+        formula="where(x > 0, x, alpha * (exp(x) - 1))",
+        parameters=(Param(name="alpha", default=1.0),),
+        promises=Promises(monotonic=True, lower_bound=-1.0),
+        source="clevert2016elu",
+        kinks=("0",),
+    ),
+    Spec(
+        name="trainable_elu",
+        title="TrainableELU",
+        family="exponential",
+        function=trainable_elu,
+        formula="max(x, 0) + alpha * (exp(min(x, 0)) - 1)",
+        parameters=(Param(name="alpha", default=1.0, trainable=True),),
+        promises=Promises(monotonic=True, lower_bound=-1.0),
+        source="clevert2016elu",
+        kinks=("0",),
+        aliases=("chapter_telu",),
+    ),
+    Spec(
+        name="celu",
+        title="CELU",
+        family="exponential",
+        function=celu,
+        formula="max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)",
+        parameters=(Param(name="alpha", default=1.0, low=0.0, open_low=True),),
+        promises=Promises(monotonic=True, lower_bound=-1.0),
+        source="barron2017celu",
+        kinks=("0",),
+    ),
+    Spec(
+        name="selu",
+        title="SELU",
+        family="exponential",
+        function=selu,
+        formula="1.0507009873554805 * where(x > 0, x, 1.6732632423543772 * (exp(x) - 1))",
+        promises=Promises(monotonic=True, lower_bound=-1.7580993408473773),
+        source="klambauer2017selu",
+        kinks=("0",),
+    ),
+    Spec(
+        name="softplus",
+        title="Softplus",
+        family="exponential",
+        function=softplus,
+        formula="log(1 + exp(beta * x)) / beta",
+        parameters=(Param(name="beta", default=1.0, low=0.0, open_low=True),),
+        promises=Promises(monotonic=True, smooth=True, lower_bound=0.0),
+        source="dugas2001softplus",
+    ),
+    Spec(
+        name="soft_exponential",
+        title="SoftExponential",
+        family="exponential",
+        function=soft_exponential,
+        formula="where(alpha > 0, (exp(alpha * x) - 1) / alpha + alpha, "
+        "where(alpha < 0, -log(1 - alpha * (x + alpha)) / alpha, x))",
+        parameters=(Param(name="alpha", default=0.0, trainable=True),),
+        promises=Promises(monotonic=True, smooth=True),
+        source="godfrey2015softexponential",
+    ),
+)

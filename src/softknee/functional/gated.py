@@ -1,0 +1,189 @@
+"""Self-gated functions: x times a gate of itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from softknee._spec import Param, Promises, Spec
+
+# tanh(exp(5)) differs from 1 by less than 1e-128.
+SATURATED = 5.0
+
+
+def gelu(x: Tensor) -> Tensor:
+    r"""Gaussian error linear unit, $x\,\Phi(x)$ with the normal distribution function $\Phi$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.gelu(x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    r"""Approximate GELU, $\tfrac x2 (1 + \tanh(\sqrt{2/\pi}\,(x + 0.044715 x^3)))$, within 4.7e-4 of GELU.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.gelu(x, approximate="tanh")
+
+
+def silu(x: Tensor) -> Tensor:
+    r"""Sigmoid linear unit, $x\,\sigma(x)$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.silu(x)
+
+
+def swish(x: Tensor, beta: Tensor | float = 1.0) -> Tensor:
+    r"""Swish, $x\,\sigma(\beta x)$; half the identity at $\beta = 0$, towards ReLU as $\beta$ grows.
+
+    Args:
+        x: Any shape, any floating dtype.
+        beta: $\beta$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return x * torch.sigmoid(beta * x)
+
+
+def hardswish(x: Tensor) -> Tensor:
+    r"""Piecewise quadratic Swish, $x \min(\max(x + 3, 0), 6) / 6$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`; the derivative is 0 at -3 and 1 at 3.
+    """
+    return F.hardswish(x)
+
+
+def mish(x: Tensor) -> Tensor:
+    r"""Mish, $x \tanh(\ln(1 + e^x))$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.mish(x)
+
+
+def telu(x: Tensor) -> Tensor:
+    r"""TeLU as published, $x \tanh(e^x)$; before that known as TanhExp.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return x * torch.tanh(torch.exp(x.clamp(max=SATURATED)))
+
+
+def swigelu(x: Tensor) -> Tensor:
+    r"""Mean of SiLU and GELU, $\tfrac x2 (\sigma(x) + \Phi(x))$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return (F.silu(x) + F.gelu(x)) / 2
+
+
+SPECS = (
+    Spec(
+        name="gelu",
+        title="GELU",
+        family="gated",
+        function=gelu,
+        formula="x * (1 + erf(x / sqrt(2))) / 2",
+        promises=Promises(smooth=True, lower_bound=-0.16997121),
+        source="hendrycks2016gelu",
+    ),
+    Spec(
+        name="gelu_tanh",
+        title="GELUTanh",
+        family="gated",
+        function=gelu_tanh,
+        formula="x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))",
+        promises=Promises(smooth=True, lower_bound=-0.17004074),
+        source="hendrycks2016gelu",
+    ),
+    Spec(
+        name="silu",
+        title="SiLU",
+        family="gated",
+        function=silu,
+        formula="x / (1 + exp(-x))",
+        promises=Promises(smooth=True, lower_bound=-0.27846455),
+        source="elfwing2018silu",
+    ),
+    Spec(
+        name="swish",
+        title="Swish",
+        family="gated",
+        function=swish,
+        formula="x / (1 + exp(-beta * x))",
+        parameters=(Param(name="beta", default=1.0, trainable=True),),
+        promises=Promises(smooth=True, lower_bound=-0.27846455),
+        source="ramachandran2017swish",
+    ),
+    Spec(
+        name="hardswish",
+        title="Hardswish",
+        family="gated",
+        function=hardswish,
+        formula="x * min(max(x + 3, 0), 6) / 6",
+        promises=Promises(lower_bound=-0.375),
+        source="howard2019mobilenetv3",
+        kinks=("-3", "3"),
+        aliases=("hard_swish",),
+    ),
+    Spec(
+        name="mish",
+        title="Mish",
+        family="gated",
+        function=mish,
+        formula="x * tanh(log(1 + exp(x)))",
+        promises=Promises(smooth=True, lower_bound=-0.30884082),
+        source="misra2019mish",
+    ),
+    Spec(
+        name="telu",
+        title="TeLU",
+        family="gated",
+        function=telu,
+        formula="x * tanh(exp(x))",
+        promises=Promises(smooth=True, lower_bound=-0.35325),
+        source="fernandez2024telu",
+        aliases=("tanhexp",),
+    ),
+    Spec(
+        name="swigelu",
+        title="SwiGELU",
+        family="gated",
+        function=swigelu,
+        formula="x * (1 / (1 + exp(-x)) + (1 + erf(x / sqrt(2))) / 2) / 2",
+        promises=Promises(smooth=True, lower_bound=-0.2194),
+        source="chapter",
+    ),
+)

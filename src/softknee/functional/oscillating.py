@@ -1,0 +1,85 @@
+"""Oscillating functions."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from softknee._spec import Param, Promises, Spec
+
+OMEGA = 30.0
+
+
+def staf(x: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    r"""Sinusoidal trainable activation, $\sum_{i=1}^{\tau} C_i \sin(\Omega_i x + \Phi_i)$.
+
+    Half precision is computed in float32, because $\Omega x$ leaves its range.
+
+    Args:
+        x: Any shape, any floating dtype.
+        amplitude: $C$, `(terms, ...)`, each entry broadcastable to `x`.
+        frequency: $\Omega$, likewise.
+        phase: $\Phi$, likewise.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
+    total = amplitude[0] * torch.sin(frequency[0] * wide + phase[0])
+    for i in range(1, len(amplitude)):
+        total = total + amplitude[i] * torch.sin(frequency[i] * wide + phase[i])
+    return total.to(x.dtype)
+
+
+def _laplace(terms: int, scale: float, generator: torch.Generator | None) -> dict[str, Tensor]:
+    """Draw frequencies from 30 U(0, 1), phases from U(-pi, pi), amplitudes as signed roots of Laplace(0, scale)."""
+    uniform = torch.rand(3, terms, generator=generator)
+    # Inverse distribution function of the Laplace density.
+    centred = uniform[0] - 0.5
+    magnitude = -scale * torch.log1p(-2 * centred.abs().clamp(max=0.5 - 1e-7))
+    return {
+        "amplitude": centred.sign() * magnitude.sqrt(),
+        "frequency": OMEGA * uniform[1],
+        "phase": math.pi * (2 * uniform[2] - 1),
+    }
+
+
+def initialize_by_theorem(terms: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw STAF's parameters as its unit-variance theorem asks: squared amplitudes from Laplace(0, 2 / terms)."""
+    return _laplace(terms, 2 / terms, generator)
+
+
+def initialize_by_code(terms: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw STAF's parameters as its authors' code does: squared amplitudes from Laplace(0, 1 / (2 terms))."""
+    return _laplace(terms, 1 / (2 * terms), generator)
+
+
+def initialize_normal(terms: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw amplitudes, frequencies and phases from a standard normal, as the chapter does."""
+    amplitude, frequency, phase = torch.randn(3, terms, generator=generator)
+    return {"amplitude": amplitude, "frequency": frequency, "phase": phase}
+
+
+SPECS = (
+    Spec(
+        name="staf",
+        title="STAF",
+        family="oscillating",
+        function=staf,
+        formula="sum(amplitude * sin(frequency * x + phase))",
+        parameters=(
+            Param(name="amplitude", trainable=True, vector=True),
+            Param(name="frequency", trainable=True, vector=True),
+            Param(name="phase", trainable=True, vector=True),
+        ),
+        promises=Promises(smooth=True),
+        source="morsali2025staf",
+        initializations=MappingProxyType(
+            {"theorem": initialize_by_theorem, "code": initialize_by_code, "normal": initialize_normal}
+        ),
+        terms=5,
+    ),
+)

@@ -1,0 +1,225 @@
+"""Sigmoidal and bounded functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from softknee._spec import Param, Promises, Spec
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    r"""Logistic sigmoid, $1 / (1 + e^{-x})$.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return torch.sigmoid(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    r"""Hyperbolic tangent.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return torch.tanh(x)
+
+
+def hardsigmoid(x: Tensor) -> Tensor:
+    r"""Piecewise linear sigmoid of slope 1/6, $\min(\max(x + 3, 0), 6) / 6$; its derivative at $\pm 3$ is 0.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.hardsigmoid(x)
+
+
+def hardtanh(x: Tensor, min_value: float = -1.0, max_value: float = 1.0) -> Tensor:
+    r"""Identity clipped to $[l, h]$; its derivative at $l$ and $h$ is 0.
+
+    Args:
+        x: Any shape, any floating dtype.
+        min_value: $l$, broadcastable to `x`.
+        max_value: $h > l$.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    if isinstance(min_value, Tensor) or isinstance(max_value, Tensor):
+        return torch.where(x <= min_value, min_value, torch.where(x >= max_value, max_value, x))
+    return F.hardtanh(x, min_value, max_value)
+
+
+def softsign(x: Tensor) -> Tensor:
+    r"""Softsign, $x / (1 + |x|)$; once, not twice, differentiable at 0.
+
+    Args:
+        x: Any shape, any floating dtype.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return F.softsign(x)
+
+
+def isru(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    r"""Inverse square root unit, $x / \sqrt{1 + \alpha x^2}$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        alpha: $\alpha > 0$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    root = torch.sqrt(alpha) if isinstance(alpha, Tensor) else alpha**0.5
+    # Squaring x would overflow half precision.
+    return x / torch.hypot(torch.ones_like(x), root * x)
+
+
+def adaptive_sigmoid(x: Tensor, slope: Tensor | float = 1.0, threshold: Tensor | float = 0.0) -> Tensor:
+    r"""Sigmoid with trained slope and threshold, $\sigma(k (x - \theta))$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        slope: $k$, broadcastable to `x`.
+        threshold: $\theta$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return torch.sigmoid(slope * (x - threshold))
+
+
+def sgt(
+    x: Tensor,
+    left_scale: Tensor | float = 0.1,
+    left_power: Tensor | float = 1.0,
+    right_scale: Tensor | float = 1.1,
+    right_power: Tensor | float = 1.0,
+) -> Tensor:
+    r"""Scaled gamma-tanh: $\tanh(b x^\beta)$ for $x \ge 0$, $\tanh(-a |x|^\alpha)$ below.
+
+    The paper writes $a x^\alpha$ for negative $x$; it is read as $-a |x|^\alpha$, and the constants $a$ and $b$ are not
+    the paper's. Its derivative at 0 is defined as 0.
+
+    Args:
+        x: Any shape, any floating dtype.
+        left_scale: $a$, broadcastable to `x`.
+        left_power: $\alpha > 0$.
+        right_scale: $b$.
+        right_power: $\beta > 0$.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    # A power of exactly 0 has an infinite logarithm in its derivative by the exponent.
+    size = x.abs().clamp(min=torch.finfo(x.dtype).tiny)
+    left, right = -left_scale * size**left_power, right_scale * size**right_power
+    return torch.where(x == 0, 0.0, torch.tanh(torch.where(x < 0, left, right)))
+
+
+SPECS = (
+    Spec(
+        name="sigmoid",
+        title="Sigmoid",
+        family="sigmoidal",
+        function=sigmoid,
+        formula="1 / (1 + exp(-x))",
+        promises=Promises(monotonic=True, smooth=True, lower_bound=0.0, upper_bound=1.0),
+        source="folklore",
+        aliases=("logistic",),
+    ),
+    Spec(
+        name="tanh",
+        title="Tanh",
+        family="sigmoidal",
+        function=tanh,
+        formula="(exp(2 * x) - 1) / (exp(2 * x) + 1)",
+        promises=Promises(monotonic=True, smooth=True, lower_bound=-1.0, upper_bound=1.0),
+        source="lecun1998efficient",
+    ),
+    Spec(
+        name="hardsigmoid",
+        title="Hardsigmoid",
+        family="sigmoidal",
+        function=hardsigmoid,
+        formula="min(max(x / 6 + 0.5, 0), 1)",
+        promises=Promises(monotonic=True, lower_bound=0.0, upper_bound=1.0),
+        source="howard2019mobilenetv3",
+        kinks=("-3", "3"),
+        aliases=("hard_sigmoid",),
+    ),
+    Spec(
+        name="hardtanh",
+        title="Hardtanh",
+        family="sigmoidal",
+        function=hardtanh,
+        formula="max(min(x, max_value), min_value)",
+        parameters=(Param(name="min_value", default=-1.0), Param(name="max_value", default=1.0)),
+        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        source="collobert2004thesis",
+        kinks=("min_value", "max_value"),
+        aliases=("hard_tanh",),
+    ),
+    Spec(
+        name="softsign",
+        title="Softsign",
+        family="sigmoidal",
+        function=softsign,
+        formula="x / (1 + abs(x))",
+        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        source="turian2009quadratic",
+    ),
+    Spec(
+        name="isru",
+        title="ISRU",
+        family="sigmoidal",
+        function=isru,
+        formula="x / sqrt(1 + alpha * x**2)",
+        parameters=(Param(name="alpha", default=1.0, low=0.0, open_low=True),),
+        promises=Promises(monotonic=True, smooth=True, lower_bound=-1.0, upper_bound=1.0),
+        source="carlile2017isru",
+    ),
+    Spec(
+        name="adaptive_sigmoid",
+        title="AdaptiveSigmoid",
+        family="sigmoidal",
+        function=adaptive_sigmoid,
+        formula="1 / (1 + exp(-slope * (x - threshold)))",
+        parameters=(
+            Param(name="slope", default=1.0, trainable=True),
+            Param(name="threshold", default=0.0, trainable=True),
+        ),
+        promises=Promises(monotonic=True, smooth=True, lower_bound=0.0, upper_bound=1.0),
+        source="yamada1992neural",
+    ),
+    Spec(
+        name="sgt",
+        title="SGT",
+        family="sigmoidal",
+        function=sgt,
+        formula="where(x > 0, tanh(right_scale * abs(x)**right_power), tanh(-left_scale * abs(x)**left_power))",
+        parameters=(
+            Param(name="left_scale", default=0.1),
+            Param(name="left_power", default=1.0, trainable=True, low=0.0, open_low=True),
+            Param(name="right_scale", default=1.1),
+            Param(name="right_power", default=1.0, trainable=True, low=0.0, open_low=True),
+        ),
+        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        source="khagi2022sgt",
+        kinks=("0",),
+        aliases=("scaled_gamma_tanh",),
+    ),
+)

@@ -1,0 +1,218 @@
+"""One module for every elementwise activation: the spec says what, the module holds the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee._errors import OptionError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from softknee._spec import Param, Spec
+
+
+class Elementwise(nn.Module):
+    """An activation with its parameters, fixed or trainable, shared or per channel.
+
+    A fixed scalar is a plain number, as in torch's own modules. Trainable scalars are stored with shape `(1,)`,
+    per-channel parameters with `(channels,)`, vectors with `(terms,)` or `(terms, channels)`.
+
+    Args:
+        trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
+        per_channel: Number of channels, for separate parameters in each.
+        channel_dim: Dimension of the channels in the input; one-dimensional inputs are all channels.
+        terms: Length of vector parameters.
+        initialization: How vector parameters are drawn; the spec lists the ways.
+        generator: Source of drawn parameters, and of the noise of random activations; torch's global one by default.
+        **values: Parameters by name: numbers, or tensors of the stored shape.
+
+    Raises:
+        OptionError: An option is unknown to this activation, or its value is outside the allowed range.
+    """
+
+    spec: Spec
+
+    def __init__(
+        self,
+        *,
+        trainable: bool | Collection[str] | None = None,
+        per_channel: int | None = None,
+        channel_dim: int = 1,
+        terms: int | None = None,
+        initialization: str | None = None,
+        generator: torch.Generator | None = None,
+        **values: float | Tensor,
+    ) -> None:
+        super().__init__()
+        check_options(self.spec, trainable, per_channel, terms, initialization, values)
+        self.per_channel = per_channel
+        self.channel_dim = channel_dim
+        self.generator = generator
+        drawn = _drawn(self.spec, terms, initialization, generator)
+        for param in self.spec.parameters:
+            value = values.get(param.name, drawn.get(param.name, param.default))
+            self._store(param, value, trained=_is_trained(param, trainable))
+
+    def _store(self, param: Param, value: Any, *, trained: bool) -> None:
+        """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
+        if not trained and isinstance(value, float | int) and self.per_channel is None:
+            setattr(self, param.name, float(value))
+            return
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+        shape = tensor.shape[:1] if param.vector else ()
+        if self.per_channel is not None:
+            tensor = tensor.unsqueeze(-1) if tensor.dim() == len(shape) else tensor
+            tensor = tensor.expand(*shape, self.per_channel).clone()
+        elif not param.vector:
+            tensor = tensor.reshape(1)
+        if trained:
+            self.register_parameter(param.name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(param.name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation.
+
+        Args:
+            x: Any shape, any floating dtype; the channels in `channel_dim` where there are parameters for each.
+
+        Returns:
+            Same shape and dtype as `x`.
+
+        Raises:
+            UsageError: The input has another number of channels.
+        """
+        spec = self.spec
+        values = [self._broadcast(param, x) for param in spec.parameters]
+        if spec.sampled is not None and self.training:
+            return spec.sampled(x, *values, generator=self.generator)
+        if spec.channelwise:
+            return spec.function(x, *values, channel=self._channel_index(x))
+        return spec.function(x, *values)
+
+    def _broadcast(self, param: Param, x: Tensor) -> Tensor | float:
+        value = getattr(self, param.name)
+        if not isinstance(value, Tensor):
+            return value  # type: ignore[no-any-return]
+        value = value.to(x.dtype)
+        if self.per_channel is not None:
+            return value.view(*value.shape[: param.vector], *self._channel_shape(x))
+        return value if param.vector else value.view(())
+
+    def _channel_shape(self, x: Tensor) -> tuple[int, ...]:
+        dim = self._channel_dim(x)
+        if self.per_channel is not None and x.shape[dim] != self.per_channel:
+            raise UsageError(
+                f"{type(self).__name__} has parameters for {self.per_channel} channels, "
+                f"got an input of shape {tuple(x.shape)} with {x.shape[dim]} in dimension {dim}"
+            )
+        return (-1, *[1] * (x.dim() - 1 - dim))
+
+    def _channel_dim(self, x: Tensor) -> int:
+        if x.dim() == 1:
+            return 0
+        if not -x.dim() <= self.channel_dim < x.dim():
+            raise UsageError(
+                f"{type(self).__name__} expects channels in dimension {self.channel_dim}, "
+                f"got an input of shape {tuple(x.shape)}"
+            )
+        return self.channel_dim % x.dim()
+
+    def _channel_index(self, x: Tensor) -> Tensor:
+        count = x.shape[self._channel_dim(x)]
+        return torch.arange(count, device=x.device).view(self._channel_shape(x))
+
+    def named_values(self) -> dict[str, Tensor | float]:
+        """Return the present parameter values by name, detached, in their stored shapes."""
+        values = {param.name: getattr(self, param.name) for param in self.spec.parameters}
+        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def extra_repr(self) -> str:
+        """Return parameter values, and which are trained."""
+        parts = [f"{name}={_shown(value)}" for name, value in self.named_values().items()]
+        trained = [name for name, _ in self.named_parameters()]
+        parts += [f"trainable=({', '.join(trained)})"] if trained else []
+        parts += [f"per_channel={self.per_channel}"] if self.per_channel is not None else []
+        return ", ".join(parts)
+
+
+def check_options(
+    spec: Spec,
+    trainable: bool | Collection[str] | None,
+    per_channel: int | None,
+    terms: int | None,
+    initialization: str | None,
+    values: Mapping[str, float | Tensor],
+) -> None:
+    """Check the options of an activation before anything is built.
+
+    Args:
+        spec: The activation.
+        trainable: As in `Elementwise`.
+        per_channel: As in `Elementwise`.
+        terms: As in `Elementwise`.
+        initialization: As in `Elementwise`.
+        values: Parameter values by name.
+
+    Raises:
+        OptionError: Naming the option, what was given and what is allowed.
+    """
+    names = [param.name for param in spec.parameters]
+    named = [] if isinstance(trainable, bool | None) else trainable
+    for name in (*values, *named):
+        if name not in names:
+            allowed = f"it has {', '.join(names)}" if names else "it has none"
+            raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names)}; {allowed}")
+    if (trainable is True or per_channel is not None) and not names:
+        raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
+    for option, number in (("per_channel", per_channel), ("terms", terms)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise OptionError(f"{option} of {spec.name} must be an integer of at least 1, got {number!r}")
+    vectors = bool(spec.initializations)
+    if not vectors and (terms is not None or initialization is not None):
+        raise OptionError(f"{spec.name} has no terms; it takes neither terms nor initialization")
+    if initialization is not None and initialization not in spec.initializations:
+        allowed = ", ".join(spec.initializations)
+        raise OptionError(f"initialization of {spec.name} must be one of {allowed}, got {initialization!r}")
+    for param in spec.parameters:
+        if param.name in values:
+            _check_range(spec, param, torch.as_tensor(values[param.name]))
+
+
+def _check_range(spec: Spec, param: Param, value: Tensor) -> None:
+    low, high = param.low, param.high
+    inside = value.isfinite()
+    if low is not None:
+        inside &= value > low if param.open_low else value >= low
+    if high is not None:
+        inside &= value <= high
+    if not inside.all():
+        bounds = [] if low is None else [f"{'above' if param.open_low else 'at least'} {low:g}"]
+        bounds += [] if high is None else [f"at most {high:g}"]
+        wanted = " and ".join(bounds) or "finite"
+        raise OptionError(f"{param.name} of {spec.name} must be {wanted}, got {_shown(value)}")
+
+
+def _is_trained(param: Param, trainable: bool | Collection[str] | None) -> bool:
+    if trainable is None:
+        return param.trainable
+    return trainable if isinstance(trainable, bool) else param.name in trainable
+
+
+def _drawn(
+    spec: Spec, terms: int | None, initialization: str | None, generator: torch.Generator | None
+) -> Mapping[str, Tensor]:
+    if not spec.initializations:
+        return {}
+    draw = spec.initializations[initialization or next(iter(spec.initializations))]
+    return draw(terms or spec.terms, generator)
+
+
+def _shown(value: Tensor | float) -> str:
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return f"<{' x '.join(map(str, value.shape))}>"
+    return f"{float(value):g}"

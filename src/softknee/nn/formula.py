@@ -1,0 +1,113 @@
+"""An activation written as a formula."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from softknee._errors import OptionError
+from softknee._expression.parse import parse
+from softknee._expression.primitives import PRIMITIVES, Primitive
+from softknee._spec import Param, Promises, Spec
+from softknee.functional import SPECS
+from softknee.nn.elementwise import Elementwise
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from torch import Tensor
+
+    from softknee._expression.tree import Expression
+
+
+def _symbolic(formula: str, _: Any, argument: Any) -> Any:
+    return parse(formula).to_sympy({"x": argument})
+
+
+# What a formula may call: the primitives, and every catalogued function without parameters.
+FUNCTIONS: Mapping[str, Primitive] = MappingProxyType(
+    {
+        **{
+            spec.name: Primitive(spec.name, 1, spec.function, partial(_symbolic, spec.formula))
+            for spec in SPECS
+            if not spec.parameters and not spec.channelwise
+        },
+        **PRIMITIVES,
+    }
+)
+
+
+def formula_spec(text: str, values: Collection[str]) -> Spec:
+    """Return the spec of a formula, every name in it other than `x` a trainable parameter.
+
+    Args:
+        text: In the expression language; catalogued functions without parameters may be called.
+        values: Names of the parameters that values are given for.
+
+    Returns:
+        A spec named by the canonical text.
+
+    Raises:
+        ExpressionError: The text is no formula.
+        OptionError: A name in the formula has no value.
+    """
+    expression: Expression = parse(text, FUNCTIONS)
+    missing = [name for name in expression.parameters if name not in values]
+    if missing:
+        raise OptionError(
+            f"{missing[0]!r} in {str(expression)!r} is neither x nor a function; give its starting value as an option"
+        )
+    return Spec(
+        name=str(expression),
+        title="Formula",
+        family="formula",
+        function=expression,
+        formula=str(expression),
+        parameters=tuple(Param(name=name, trainable=True) for name in expression.parameters),
+        promises=Promises(),
+        source="formula",
+    )
+
+
+class Formula(Elementwise):
+    """An activation written as a formula, for example `Formula("x * sigmoid(beta * x)", beta=1.0)`.
+
+    Args:
+        text: In the expression language; names other than `x` are parameters and need a value.
+        trainable: Whether parameters are trained: all (the default), none, or those named.
+        per_channel: As in `Elementwise`.
+        channel_dim: As in `Elementwise`.
+        **values: Starting values of the parameters.
+
+    Raises:
+        ExpressionError: The text is no formula.
+        OptionError: A parameter has no value, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        trainable: bool | Collection[str] | None = None,
+        per_channel: int | None = None,
+        channel_dim: int = 1,
+        **values: float | Tensor,
+    ) -> None:
+        self.spec = formula_spec(text, values)
+        super().__init__(trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, **values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the compiled formula, whose text brings it back."""
+        state = dict(self.__dict__)
+        state["spec"] = self.spec.formula
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state and read the formula again."""
+        names = {name for part in ("_parameters", "_buffers") for name in state[part]} | set(state)
+        super().__setstate__({**state, "spec": formula_spec(state["spec"], names)})
+
+    def extra_repr(self) -> str:
+        """Return the formula, then its parameters."""
+        return ", ".join(filter(None, [repr(self.spec.formula), super().extra_repr()]))
