@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from click import ClickException, UsageError as ClickUsageError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
+from typer.exceptions import TyperException
 
+from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
-from softknee._errors import SoftkneeError
+from softknee._errors import SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.compare import Progress
+    from softknee._report.table import Table as PlainTable
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 75
 
@@ -32,7 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console(soft_wrap=False)
+# A pipe or a log file has no width of its own.
+console = Console(width=None if sys.stdout.isatty() else 132)
+# The columns of a condition's table that fit a terminal; the report has all.
+TERMINAL_COLUMNS = {"#", "Activation", "Verdict", "Accuracy %", "±", "sd", "Difference", "p", "Runs", "Rate", "s / run"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -46,9 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         return app(args=list(arguments), standalone_mode=False) or 0
-    except ClickUsageError as error:
+    except TyperException as error:
         return _complain(error.format_message(), EXIT_USAGE)
-    except (ClickException, SoftkneeError) as error:
+    except SoftkneeError as error:
         return _complain(str(error), EXIT_USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED)
@@ -168,15 +175,29 @@ def _epoch_list(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ClickUsageError(f"--save-epochs takes whole numbers with commas between, got {text!r}") from None
+        raise UsageError(f"--save-epochs takes whole numbers with commas between, got {text!r}") from None
 
 
 def _conclude(study: Study) -> None:
     """Print the tables and write the three files."""
-    for table in tables_for_terminal(study):
-        console.print(table)
+    if len(study.table) > 1:
+        console.print(_terminal_table(spread_table(study.files, study.table)), "")
+    for table in study.table:
+        console.print(_terminal_table(cell_table(study.files, table), TERMINAL_COLUMNS), "")
     console.print(study.summary(), highlight=False, markup=False)
     study.to_csv(study.folder / "results.csv")
     study.to_markdown(study.folder / "results.md")
     study.to_html(study.folder / "report.html")
     console.print(f"report: {study.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _terminal_table(table: PlainTable, titles: set[str] | None = None) -> Table:
+    """Return a table for the terminal, of the columns with these titles."""
+    shown = [i for i, column in enumerate(table.columns) if titles is None or column.title in titles]
+    result = Table(title=Text(table.caption), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i in shown:
+        column = table.columns[i]
+        result.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=True)
+    for row in (*table.rows, *table.foot):
+        result.add_row(*[Text(row[i].text) for i in shown])
+    return result

@@ -53,6 +53,13 @@ def test_no_gap_is_explained_where_there_is_none(tmp_path, monkeypatch):
     assert sentences(study)[0] == "There is hardly a gap between the activations to explain."
 
 
+def test_a_gap_that_may_be_chance_is_called_that(tmp_path, monkeypatch):
+    skills = {"relu": (80, 87, 88, 88), "tanh": (78, 87, 88, 88), "gelu": (81, 87, 88, 88)}
+    claim, _ = sentences(study_with(tmp_path, monkeypatch, skills, test_size=100, seeds=2))
+    assert claim.startswith("The gap between activations may be chance: none differs significantly from relu.")
+    assert "goes away" not in claim
+
+
 def test_those_without_a_valid_match_are_left_out_by_name(tmp_path, monkeypatch):
     skills = {"relu": (80, 87, 88, 88), "tanh": (70, 86.5, 87, 88), "sigmoid": (10, 60, 30, 80)}
     _, where = sentences(study_with(tmp_path, monkeypatch, skills))

@@ -73,10 +73,11 @@ def tuning_gallery(files: StudyFiles) -> Gallery:
     """Return validation accuracy against learning rate for each activation and initialization."""
     accuracies = [t["accuracy"] for s in files.manifest["tuning"] for t in s["trials"] if t["accuracy"] is not None]
     y = padded(accuracies)
+    foot = y[0] + 0.04 * (y[1] - y[0])
     figures = []
     for label in files.activations:
         searches = [s for s in files.manifest["tuning"] if s["activation"] == label and s["trials"]]
-        series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, hue, y[0])]
+        series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, hue, foot)]
         if series:
             rates = [trial["learning_rate"] for search in searches for trial in search["trials"]]
             powers = range(math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates))) + 1)
@@ -110,7 +111,9 @@ def learning_galleries(files: StudyFiles, table: CellTable) -> list[Gallery]:
     galleries = []
     for field, name in (("accuracy", "accuracy, %"), ("loss", "loss")):
         values = [v for run in files.runs if run.done and run.cell == cell for v in _both(run, field)]
-        axes = Axes(x="epoch", y=padded(focus(values), share=0.04), whole=True)
+        # A single spike of the loss may leave the panel; no accuracy may.
+        shown = focus(values) if field == "loss" else values
+        axes = Axes(x="epoch", y=padded(shown, share=0.04), whole=True)
         figures = []
         for label in table.order:
             series = _learning_series(files.of(cell, label), field)

@@ -67,7 +67,7 @@ class Tuning(Frozen):
 
     grid: tuple[float, ...] = (0.001, 0.0032, 0.01, 0.032, 0.1)
     trials: int = 7
-    seeds: tuple[int, ...] = (1_000_000, 1_000_001)
+    seeds: tuple[int, ...] = (1_000_000,)
     epochs_fraction: float = 1 / 3
 
     def epochs(self, epochs: int) -> int:

@@ -84,6 +84,8 @@ def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str
     )
     if whole.points <= files.margin:
         return ["There is hardly a gap between the activations to explain.", where]
+    if not any(row.verdict in {"better", "worse"} for row in first.rows if row.activation not in files.unmatched):
+        return [f"The gap between activations may be chance: none differs significantly from {files.reference}.", where]
     left = [(table.cell.title, gap.points) for table in tables[1:] if (gap := _gap(table)) is not None]
     small = [f"{title} ({points:.1f} left)" for title, points in left if points < MOST * whole.points]
     large = [f"{title} ({points:.1f} left)" for title, points in left if points >= MOST * whole.points]
@@ -117,8 +119,9 @@ def _left_out(files: StudyFiles, table: CellTable) -> str:
 
 
 def _ranking(table: CellTable) -> str:
-    best = table.rows[0]
-    inside = "" if best.low is None else f" (95 % interval {best.low:.1f} to {best.high:.1f})"
+    best, inside = table.rows[0], ""
+    if best.low is not None and best.high is not None:
+        inside = f" (95 % interval {max(best.low, 0):.1f} to {min(best.high, 100):.1f})"
     return f"{best.activation} has the highest mean test accuracy, {best.mean:.2f} %{inside}."
 
 

@@ -33,7 +33,7 @@ MARKERS = {
     "cross": "m-4 -4l8 8m0 -8l-8 8",
 }
 
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 10.0, 32.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 8.0, 10.0, 32.0
 # How far beyond the frame marks and strokes may reach, in pixels.
 OVERHANG = 8.0
 

@@ -166,7 +166,6 @@ class Page:
         warnings: What limits the finding, such as missing runs.
         sections: The chapters.
         data: Plain data behind the page, embedded as JSON.
-        colophon: Last line.
     """
 
     kicker: str
@@ -177,7 +176,6 @@ class Page:
     groups: Sequence[Group] = ()
     measures: Sequence[Measure] = ()
     warnings: Sequence[str] = ()
-    colophon: str = ""
 
 
 def render_page(page: Page) -> str:

@@ -1,0 +1,94 @@
+"""What `softknee show` says about one activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from softknee import _catalogue
+from softknee._card.propagation import gain
+from softknee._report.files import write_atomic
+from softknee._report.lines import Axes, Series, line_chart
+from softknee._report.standalone import standalone_svg
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from softknee._card.propagation import Gain
+    from softknee.nn.elementwise import Elementwise
+
+CURVE = (-5.0, 5.0, 401)
+
+
+@dataclass(frozen=True)
+class Description:
+    """An activation in words and as a curve.
+
+    Attributes:
+        title: Canonical text.
+        facts: What is known, by heading.
+        x: Positions of the curve.
+        y: Its values.
+    """
+
+    title: str
+    facts: dict[str, str]
+    x: list[float]
+    y: list[float]
+
+    def write_svg(self, path: Path) -> None:
+        """Write the curve as an SVG file.
+
+        Args:
+            path: The file; replaced as a whole.
+        """
+        axes = Axes(x="x", zero=True)
+        curve = Series(self.title, self.x, self.y)
+        picture = line_chart([curve], title=self.title, description=self.facts["formula"], axes=axes, size=(480, 300))
+        write_atomic(path, standalone_svg(picture))
+
+
+def describe(text: str) -> Description:
+    """Describe an activation named as on the command line.
+
+    Args:
+        text: As `parse_choice` takes it.
+
+    Returns:
+        The description; drawn parameters come from seed 0.
+
+    Raises:
+        UsageError: Or a subclass, as `parse_choice`.
+    """
+    choice = _catalogue.parse_choice(text)
+    activation = choice.build(channels=1, generator=torch.Generator().manual_seed(0)).eval()
+    spec = activation.spec
+    facts = {
+        "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family})",
+        "formula": spec.formula,
+        "parameters": _parameters(activation),
+        "also called": ", ".join(spec.aliases),
+        "kinks": ", ".join(spec.kinks),
+        "gain": _gain(gain(activation)),
+        "source": "" if spec.family == "formula" else _catalogue.cite(spec.name),
+    }
+    x = torch.linspace(*CURVE)
+    with torch.no_grad():
+        y = activation(x[:, None])[:, 0]
+    return Description(choice.label, {name: fact for name, fact in facts.items() if fact}, x.tolist(), y.tolist())
+
+
+def _parameters(activation: Elementwise) -> str:
+    trained = {name for name, _ in activation.named_parameters()}
+    values = {
+        name: f"{float(value):g}" if torch.as_tensor(value).numel() == 1 else f"{torch.as_tensor(value).numel()} values"
+        for name, value in activation.named_values().items()
+    }
+    return ", ".join(f"{name} = {value} ({'trained' if name in trained else 'fixed'})" for name, value in values.items())
+
+
+def _gain(found: Gain) -> str:
+    verdict = "" if found.valid else "; no valid match: no weight scale suits both directions"
+    return f"forward {found.forward:.4f}, backward {found.backward:.4f}, chi {found.chi:.4f}{verdict}"
