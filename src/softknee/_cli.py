@@ -165,7 +165,8 @@ def _progress_listener(bar: Bar) -> Callable[[Progress], None]:
     def listen(progress: Progress) -> None:
         spec = progress.event.job.spec
         bar.update(task, completed=progress.done, total=progress.total, description=f"{spec.activation} #{spec.seed}")
-        if progress.event.status in {"diverged", "failed", "lost"}:
+        # A rate that diverges is an ordinary finding of the tuning.
+        if progress.event.status in {"failed", "lost"} or (progress.event.status == "diverged" and spec.split == "test"):
             bar.console.print(f"{spec.activation}, seed {spec.seed}: {progress.event.status}", markup=False)
 
     return listen

@@ -27,7 +27,8 @@ class Elementwise(nn.Module):
         channel_dim: Dimension of the channels in the input; one-dimensional inputs are all channels.
         terms: Length of vector parameters.
         initialization: How vector parameters are drawn; the spec lists the ways.
-        generator: Source of drawn parameters, and of the noise of random activations; torch's global one by default.
+        generator: Source of drawn parameters, torch's global one by default. The noise of random activations always
+            comes from the global one, as dropout's does.
         **values: Parameters by name: numbers, or tensors of the stored shape.
 
     Raises:
@@ -51,7 +52,6 @@ class Elementwise(nn.Module):
         check_options(self.spec, trainable, per_channel, terms, initialization, values)
         self.per_channel = per_channel
         self.channel_dim = channel_dim
-        self.generator = generator
         drawn = _drawn(self.spec, terms, initialization, generator)
         for param in self.spec.parameters:
             value = values.get(param.name, drawn.get(param.name, param.default))
@@ -89,7 +89,7 @@ class Elementwise(nn.Module):
         spec = self.spec
         values = [self._broadcast(param, x) for param in spec.parameters]
         if spec.sampled is not None and self.training:
-            return spec.sampled(x, *values, generator=self.generator)
+            return spec.sampled(x, *values)
         if spec.channelwise:
             return spec.function(x, *values, channel=self._channel_index(x))
         return spec.function(x, *values)

@@ -1,0 +1,116 @@
+"""What an activation should be, from its formula text alone: symbolic derivatives at sixty digits, without torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from softknee._expression.parse import parse
+from softknee._extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from softknee._spec import Spec
+
+    Values = Mapping[str, float | tuple[float, ...]]
+
+DIGITS = 60
+# One-sided derivatives are taken this far, relatively, beside a point: far below any dtype, far above 60 digits.
+SIDE = "1e-25"
+CHANNEL = "channel"
+
+
+class Oracle:
+    """Exact values and derivatives of a formula.
+
+    Args:
+        spec: The activation whose formula text is evaluated.
+        terms: Length of its vector parameters.
+    """
+
+    def __init__(self, spec: Spec, *, terms: int = 0) -> None:
+        self._sympy = require("sympy", extra="dev")
+        self._mp = require("mpmath", extra="dev").mp.clone()
+        self._mp.dps = DIGITS
+        self._vectors = {param.name for param in spec.parameters if param.vector}
+        symbols: dict[str, Any] = {"x": self._sympy.Symbol("x", real=True)}
+        for param in spec.parameters:
+            names = [f"{param.name}_{i}" for i in range(terms)] if param.vector else [param.name]
+            made = [self._sympy.Symbol(name, real=True) for name in names]
+            symbols[param.name] = made if param.vector else made[0]
+        if spec.channelwise:
+            symbols[CHANNEL] = self._sympy.Symbol(CHANNEL, integer=True)
+        self._expression = parse(spec.formula).to_sympy(symbols)
+        self._symbols = _flat(symbols)
+        self._functions: dict[str, Callable[..., Any]] = {}
+
+    def value(self, x: float, values: Values, *, channel: int = 0) -> Any:
+        """Return `f(x)` as an mpmath number, or None where the formula has no real value."""
+        return self._at("", self._point(x, values, channel))
+
+    def slopes(self, name: str, x: float, values: Values, *, channel: int = 0) -> tuple[Any, Any] | None:
+        """Return the derivatives from the left and the right by `x` or a parameter (`amplitude_0` of a vector).
+
+        They differ at a kink only. None where one has no real value.
+        """
+        point = self._point(x, values, channel)
+        step = self._mp.mpf(SIDE) * max(1, abs(point[name]))
+        left, right = (self._at(name, {**point, name: point[name] + side}) for side in (-step, step))
+        return None if left is None or right is None else (left, right)
+
+    def derivatives(self, values: Values, orders: int) -> list[Callable[[float], float]]:
+        """Return `f, f', f'', ...` up to the given order as float functions of `x` at fixed parameters."""
+        numbers = {symbol: self._sympy.Rational(v) for symbol, v in self._numbers(values, 0).items() if symbol != "x"}
+        by_symbol = {self._symbols[name]: number for name, number in numbers.items()}
+        x, expression = self._symbols["x"], self._expression.subs(by_symbol)
+        return [self._sympy.lambdify(x, expression.diff(x, n), "math") for n in range(orders + 1)]
+
+    def names(self, parameter: str) -> tuple[str, ...]:
+        """Return the names of a parameter's entries: its own, or one for each term of a vector."""
+        entries = tuple(name for name in self._symbols if name.startswith(f"{parameter}_"))
+        return entries if parameter in self._vectors else (parameter,)
+
+    def _point(self, x: float, values: Values, channel: int) -> dict[str, Any]:
+        numbers = {**self._numbers(values, channel), "x": x}
+        return {name: self._mp.mpf(numbers[name]) if name != CHANNEL else channel for name in self._symbols}
+
+    def _numbers(self, values: Values, channel: int) -> dict[str, float]:
+        flat: dict[str, float] = {CHANNEL: channel}
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                flat |= {f"{name}_{i}": entry for i, entry in enumerate(value)}
+            else:
+                flat[name] = value
+        return {name: number for name, number in flat.items() if name in self._symbols}
+
+    def _at(self, by: str, point: Mapping[str, Any]) -> Any:
+        try:
+            value = self._mp.mpmathify(self._function(by)(**point))
+        except (ZeroDivisionError, ValueError):
+            return None
+        real = not isinstance(value, self._mp.mpc) and not self._mp.isnan(value)
+        return value if real else None
+
+    def _function(self, by: str) -> Callable[..., Any]:
+        if by not in self._functions:
+            expression = self._expression.diff(self._symbols[by]) if by else self._expression
+            self._functions[by] = self._sympy.lambdify([*self._symbols.values()], expression, self._module())
+        return self._functions[by]
+
+    def _module(self) -> list[Any]:
+        """Return the namespace of the functions, bound to our own precision rather than mpmath's global one."""
+        names = ("exp", "log", "sqrt", "sin", "cos", "tan", "atan", "tanh", "erf", "pi", "mpf")
+        return [{name: getattr(self._mp, name) for name in names}, "mpmath"]
+
+
+@lru_cache(maxsize=128)
+def oracle_of(spec: Spec, terms: int) -> Oracle:
+    """Return the oracle of a spec, made once: symbolic differentiation is the slow part."""
+    return Oracle(spec, terms=terms)
+
+
+def _flat(symbols: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        str(symbol): symbol for entry in symbols.values() for symbol in (entry if isinstance(entry, list) else [entry])
+    }
