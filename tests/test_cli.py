@@ -62,9 +62,9 @@ def test_importing_softknee_loads_next_to_nothing():
         (["bench", "fashion-mlp", "-a", "gleu"], "no activation named 'gleu'; did you mean"),
         (["bench", "fashion", "-a", "relu"], "no protocol named 'fashion'; did you mean 'fashion-mlp'"),
         (["bench", "fashion-mlp", "-a", "relu", "--seeds", "0"], "seeds must be an integer of at least 1, got 0"),
-        (["bench", "fashion-mlp", "-a", "relu", "--seeds", "many"], "many"),
+        (["bench", "fashion-mlp", "-a", "relu", "--seeds", "many"], "--seeds"),
         (["bench", "fashion-mlp"], "Missing option"),
-        (["bench", "fashion-mlp", "-a", "x*tanh("], "x*tanh("),
+        (["bench", "fashion-mlp", "-a", "x*tanh("], "this is no formula"),
         (["bench", "fashion-mlp", "-a", "relu", "--data", "/nowhere"], "/nowhere: no such folder"),
         (["bench", "fashion-mlp", "-a", "relu", "--save-epochs", "a"], "--save-epochs takes whole numbers"),
         (["report", "/nowhere"], "/nowhere"),
@@ -89,7 +89,7 @@ def test_list_and_show(capsys, tmp_path):
     assert "hardswish" in capsys.readouterr().out
     assert run(["show", "swish[beta=1.5]"]) == 0
     printed = capsys.readouterr().out
-    assert "sigmoid(beta" in printed
+    assert "exp(-beta * x)" in printed
     assert "1.5" in printed
     assert run(["show", "x*tanh(exp(x))", "--plot", str(tmp_path / "curve.svg")]) == 0
     assert (tmp_path / "curve.svg").read_text().startswith("<svg")

@@ -1,4 +1,4 @@
-"""`softknee` and `python -m softknee`: run the command line, and say what is missing when its libraries are not there."""
+"""`softknee` and `python -m softknee`: the command line, or which extra brings what it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> None:
         require("typer", extra="bench")
     except MissingExtra as error:
         sys.exit(f"softknee: {error}")
-    from softknee._cli import run  # noqa: PLC0415 (needs typer)
+    from softknee._cli import run
 
     sys.exit(run(sys.argv[1:]))
 

@@ -39,9 +39,7 @@ def get(name: str) -> Spec:
     """
     if name not in _BY_NAME:
         hint = did_you_mean(name, _BY_NAME)
-        raise UnknownActivation(
-            f"no activation named {name!r}{hint or ';'} `softknee list` shows all {len(CATALOGUE)}"
-        )
+        raise UnknownActivation(f"no activation named {name!r}{hint or ';'} `softknee list` shows all {len(CATALOGUE)}")
     return _BY_NAME[name]
 
 

@@ -1,9 +1,10 @@
-"""The command line. A bad request exits with 2 and one line, before any work; Ctrl-C and SIGTERM leave all resumable."""
+"""The command line. A bad request exits with 2 and one line before any work; after Ctrl-C or SIGTERM it goes on."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -21,12 +22,14 @@ from softknee._errors import SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from softknee._bench.compare import Progress
     from softknee._report.table import Table as PlainTable
 
-EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 75
+EXIT_USAGE = 2
+# Exit status after each signal: the shell's own for Ctrl-C, "try again" for SIGTERM.
+STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
 app = typer.Typer(
     name="softknee",
@@ -57,18 +60,31 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(error.format_message(), EXIT_USAGE)
     except SoftkneeError as error:
         return _complain(str(error), EXIT_USAGE)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED)
-    except _Terminated:
-        return _complain("terminated; the same command goes on where this one stopped", EXIT_TERMINATED)
+    except _Stopped as stop:
+        return _complain("stopped; the same command goes on where this one stopped", STOPS[stop.signal])
 
 
-class _Terminated(BaseException):
-    """SIGTERM came."""
+class _Stopped(BaseException):
+    """A signal asked for the end."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into an exception that cleans up on its way."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise _Stopped(signal.Signals(number))
+
+    before = {number: signal.signal(number, stop) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _complain(message: str, status: int) -> int:
@@ -93,10 +109,9 @@ def bench(
     save_epochs: Annotated[str, typer.Option(help="epochs to keep weights of, such as 1,5,15")] = "",
 ) -> None:
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
-    from softknee._bench.compare import bench as compare  # noqa: PLC0415 (`report` needs no torch)
+    from softknee._bench.compare import bench as compare
 
-    signal.signal(signal.SIGTERM, _terminate)
-    with _bar() as bar:
+    with _stoppable(), ExitStack() as shown:
         study = compare(
             protocol,
             activation,
@@ -108,7 +123,7 @@ def bench(
             reference=reference,
             margin=margin,
             save_epochs=_epoch_list(save_epochs),
-            progress=_progress_listener(bar),
+            progress=_progress_listener(shown),
         )
     _conclude(study)
 
@@ -126,7 +141,7 @@ def list_(
     family: Annotated[str | None, typer.Option(help="only this family")] = None,
 ) -> None:
     """List the catalogue."""
-    from softknee import _catalogue  # noqa: PLC0415 (loads torch)
+    from softknee import _catalogue
 
     table = Table("name", "family", "formula", "source", box=None, pad_edge=False, header_style="bold")
     for name in _catalogue.list(family):
@@ -141,7 +156,7 @@ def show(
     plot: Annotated[Path | None, typer.Option(help="write the curve to this SVG file instead of the terminal")] = None,
 ) -> None:
     """Show an activation's formula, parameters, gain, source and curve."""
-    from softknee._show import describe  # noqa: PLC0415 (loads torch)
+    from softknee._show import describe
 
     description = describe(activation)
     for name, text in description.facts.items():
@@ -154,19 +169,21 @@ def show(
         console.print(f"[bold]{'plot':>12}[/]  {plot}")
 
 
-def _bar() -> Bar:
+def _progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
+    """Return what draws the progress bar, from the first event until `shown` is left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
-    return Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-
-
-def _progress_listener(bar: Bar) -> Callable[[Progress], None]:
+    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task("training", total=None)
 
     def listen(progress: Progress) -> None:
+        if not bar.live.is_started:
+            shown.enter_context(bar)
         spec = progress.event.job.spec
         bar.update(task, completed=progress.done, total=progress.total, description=f"{spec.activation} #{spec.seed}")
         # A rate that diverges is an ordinary finding of the tuning.
-        if progress.event.status in {"failed", "lost"} or (progress.event.status == "diverged" and spec.split == "test"):
+        if progress.event.status in {"failed", "lost"} or (
+            progress.event.status == "diverged" and spec.split == "test"
+        ):
             bar.console.print(f"{spec.activation}, seed {spec.seed}: {progress.event.status}", markup=False)
 
     return listen

@@ -86,7 +86,9 @@ def _parameters(activation: Elementwise) -> str:
         name: f"{float(value):g}" if torch.as_tensor(value).numel() == 1 else f"{torch.as_tensor(value).numel()} values"
         for name, value in activation.named_values().items()
     }
-    return ", ".join(f"{name} = {value} ({'trained' if name in trained else 'fixed'})" for name, value in values.items())
+    return ", ".join(
+        f"{name} = {value} ({'trained' if name in trained else 'fixed'})" for name, value in values.items()
+    )
 
 
 def _gain(found: Gain) -> str:

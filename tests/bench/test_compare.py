@@ -32,7 +32,9 @@ def test_a_study_has_a_folder_a_run_and_finished_runs_are_skipped(tmp_path):
     assert len(first) == 4
     for key, result in first.items():
         assert result["key"] == key
-        assert {"status", "protocol", "activation", "seed", "test_accuracy", "test_loss", "best_test_accuracy"} <= set(result)
+        assert {"status", "protocol", "activation", "seed", "test_accuracy", "test_loss", "best_test_accuracy"} <= set(
+            result
+        )
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
     run(tmp_path, ("relu", "identity", "gelu"), seeds=3)
     assert len(stored(tmp_path)) == 9

@@ -62,7 +62,9 @@ def test_changed_pixel_is_refused(folder):
     stream = bytearray(gzip.decompress(path.read_bytes()))
     stream[100] ^= 1
     path.write_bytes(gzip.compress(bytes(stream), compresslevel=1))
-    with pytest.raises(DataError, match=rf"{data.FILES[2]}: expected MD5 {data.MINI_SUMS[2][0]} unpacked, got [0-9a-f]+"):
+    with pytest.raises(
+        DataError, match=rf"{data.FILES[2]}: expected MD5 {data.MINI_SUMS[2][0]} unpacked, got [0-9a-f]+"
+    ):
         data.load(str(folder))
 
 

@@ -73,7 +73,9 @@ def test_numbers_that_json_lacks_are_never_written(tmp_path):
 
 
 def test_unknown_protocol_gets_suggestions():
-    with pytest.raises(UnknownProtocol, match="no protocol named 'fashion-mpl'; did you mean .*'fashion-mlp'.*there are"):
+    with pytest.raises(
+        UnknownProtocol, match="no protocol named 'fashion-mpl'; did you mean .*'fashion-mlp'.*there are"
+    ):
         get_protocol("fashion-mpl")
 
 

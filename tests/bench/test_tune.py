@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from math import inf, log10
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from softknee._bench.protocol import Tuning
 from softknee._bench.tune import RateSearch

@@ -9,6 +9,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from softknee._bench.execute import run_here, run_in_children
 from softknee._bench.plan import cell_rate, make_plan, write_study
 from softknee._bench.runs import read_result
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.execute import Event
-    from softknee._bench.plan import Plan
+    from softknee._bench.plan import Plan, Rates
+    from softknee._bench.protocol import InitializationName
     from softknee._bench.runs import Job
 
 
@@ -123,7 +126,7 @@ class _Conductor:
         write_study(self.plan, rates=rates, tuning=records)
         self._execute(self._cell_jobs("tuned", rates))
 
-    def _cell_jobs(self, rate_source: str, rates: dict[tuple[str, str], float]) -> list[Job]:
+    def _cell_jobs(self, rate_source: str, rates: Rates) -> list[Job]:
         """Return the runs of the cells with this source of rates, a seed of everything before the next seed."""
         jobs = []
         for seed in self.plan.seeds:
@@ -142,7 +145,7 @@ class _Conductor:
             for job in self._trial(label, initialization, rate)
         ]
 
-    def _trial(self, label: str, initialization: Any, rate: float) -> list[Job]:
+    def _trial(self, label: str, initialization: InitializationName, rate: float) -> list[Job]:
         tuning = self.plan.protocol.tuning
         return [
             self.plan.job(label, seed, initialization=initialization, rate=rate, split="validation")
@@ -156,7 +159,7 @@ class _Conductor:
                 search.scores[rate] = _mean_score(self._trial(label, initialization, rate))
         return any(search.proposals() for search in self.searches.values())
 
-    def _tuning_record(self, label: str, initialization: str, search: RateSearch) -> dict[str, Any]:
+    def _tuning_record(self, label: str, initialization: InitializationName, search: RateSearch) -> dict[str, Any]:
         trials = [
             {
                 "learning_rate": rate,
@@ -188,4 +191,4 @@ def _mean_score(jobs: list[Job]) -> float:
     results = [read_result(job.folder) for job in jobs]
     if any(result is None or result["status"] != "done" for result in results):
         return -inf
-    return sum(result["test_accuracy"][-1] for result in results if result) / len(results)
+    return float(np.mean([result["test_accuracy"][-1] for result in results if result]))

@@ -126,7 +126,9 @@ def unpack(folder: Path, name: str) -> bytes:
                 with opener(path, "rb") as file:
                     return bytes(file.read())
             except (OSError, EOFError, lzma.LZMAError) as error:
-                raise DataError(f"{path}: cannot be read ({error}); expected {name}, plain or packed by gzip") from error
+                raise DataError(
+                    f"{path}: cannot be read ({error}); expected {name}, plain or packed by gzip"
+                ) from error
     raise DataError(f"{folder / name}: no such file, plain or .gz; expected the four files {', '.join(FILES)}")
 
 
@@ -169,7 +171,7 @@ def _download() -> Path:
         registry={name: f"md5:{md5}" for name, md5 in zip(packed, PACKED_SUMS, strict=True)},
     )
     try:
-        return Path([cache.fetch(name) for name in packed][0]).parent
+        return Path(*{Path(cache.fetch(name)).parent for name in packed})
     except (OSError, ValueError) as error:
         raise DataError(
             f"Fashion-MNIST could not be downloaded ({error}); install Debian's dataset-fashion-mnist, "

@@ -45,7 +45,7 @@ class Event:
 
 def run_here(jobs: Sequence[Job], listen: Callable[[Event], None]) -> None:
     """Execute jobs one after the other in this process: for notebooks and tests."""
-    from softknee._bench.train import execute  # noqa: PLC0415 (the parent of child processes needs no torch)
+    from softknee._bench.train import execute
 
     for job in jobs:
         status = execute(job, lambda epoch, accuracy, job=job: listen(Event(job, epoch, None, accuracy)))  # type: ignore[misc]
@@ -85,10 +85,16 @@ def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slo
 
 def _until_done(events: SimpleQueue[Event], threads: Sequence[threading.Thread]) -> Iterator[Event]:
     while any(thread.is_alive() for thread in threads) or not events.empty():
-        try:
-            yield events.get(timeout=0.1)
-        except Empty:
-            continue
+        event = _next(events)
+        if event is not None:
+            yield event
+
+
+def _next(events: SimpleQueue[Event]) -> Event | None:
+    try:
+        return events.get(timeout=0.1)
+    except Empty:
+        return None
 
 
 class _Slot:
@@ -107,7 +113,7 @@ class _Slot:
         try:
             while not self._stopped and self._waiting:
                 self._run(self._waiting.popleft())
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self.error = error
         finally:
             if self._child is not None:
@@ -169,7 +175,7 @@ class _Child:
     def run(self, job: Job, put: Callable[[Event], None]) -> Status | None:
         """Do the job and pass its events on; None when the process dies before it has told the end."""
         try:
-            print(job.model_dump_json(), file=self._process.stdin, flush=True)  # noqa: T201
+            print(job.model_dump_json(), file=self._process.stdin, flush=True)
             for line in self._process.stdout or ():
                 event = json.loads(line)
                 if event["event"] == "end":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 from softknee._bench.streams import Stream, stream_generator, stream_seed
 from softknee._card.propagation import gain
+from softknee._errors import UsageError
 
 if TYPE_CHECKING:
     from softknee._bench.protocol import Recipe
@@ -54,7 +56,7 @@ def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
 
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:
     """Return the gains of every activation instance at its present parameters, for unit-variance input."""
-    return {name: gain(module, channels=_width_before(model, name)) for name, module in activation_sites(model).items()}
+    return {name: gain(module, channels=site_width(model, name)) for name, module in activation_sites(model).items()}
 
 
 def match_gains(model: nn.Sequential, *, input_square: float, seed: int) -> None:
@@ -67,9 +69,14 @@ def match_gains(model: nn.Sequential, *, input_square: float, seed: int) -> None
         model: From `build_mlp`.
         input_square: Mean square of the model's input.
         seed: Of the run; the weights come from its stream of weights.
+
+    Raises:
+        UsageError: An activation has no forward gain, because `E[phi(z)^2]` is zero or infinite.
     """
     generator = stream_generator(seed, Stream.WEIGHTS)
     gains = {id(module): site.forward for module, site in zip(_sites(model), site_gains(model).values(), strict=True)}
+    if not all(0 < factor < inf for factor in gains.values()):
+        raise UsageError("the activation has no forward gain: its mean square is zero or infinite")
     factor = input_square**-0.5
     for layer in model:
         if isinstance(layer, nn.Linear):
@@ -93,6 +100,7 @@ def _sites(model: nn.Sequential) -> list[nn.Module]:
     return list(activation_sites(model).values())
 
 
-def _width_before(model: nn.Sequential, activation: str) -> int:
-    linear = model.get_submodule(activation.replace("activation", "linear"))
-    return int(linear.out_features)
+def site_width(model: nn.Sequential, site: str) -> int:
+    """Return the number of units an activation, named as in `activation_sites`, acts on at its first place."""
+    linear = cast("nn.Linear", model.get_submodule(site.replace("activation", "linear")))
+    return linear.out_features

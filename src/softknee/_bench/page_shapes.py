@@ -80,7 +80,7 @@ def _trained_shapes(runs: Sequence[Run]) -> list[Series]:
 
 def _curve_range(values: Sequence[float]) -> tuple[float, float]:
     """Return the range the curve needs, within what all curves are cut to."""
-    low, high = max(min(values), CURVE_RANGE[0]), min(max(values), CURVE_RANGE[1])
+    low, high = (min(max(end, CURVE_RANGE[0]), CURVE_RANGE[1]) for end in (min(values), max(values)))
     return (low - 0.15, high + 0.15) if high > low else (low - 1, low + 1)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from softknee._bench.runs import Split
     from softknee._catalogue import Choice
 
+    Rates = dict[tuple[str, InitializationName], float]
+
 STUDY = "study.json"
 RUNS = "runs"
 
@@ -131,7 +133,7 @@ def make_plan(
     return plan
 
 
-def write_study(plan: Plan, *, rates: dict[tuple[str, str], float], tuning: Sequence[dict[str, Any]]) -> None:
+def write_study(plan: Plan, *, rates: Rates, tuning: Sequence[dict[str, Any]]) -> None:
     """Write `study.json`, from which `report` knows what belongs to the study.
 
     Args:
@@ -156,12 +158,12 @@ def write_study(plan: Plan, *, rates: dict[tuple[str, str], float], tuning: Sequ
     write_atomic(plan.folder / STUDY, json.dumps(study, allow_nan=False))
 
 
-def cell_rate(plan: Plan, cell: Cell, activation: str, rates: dict[tuple[str, str], float]) -> float | None:
+def cell_rate(plan: Plan, cell: Cell, activation: str, rates: Rates) -> float | None:
     """Return the learning rate of `activation` in `cell`; None while it is not tuned yet."""
     return plan.protocol.learning_rate if cell.rate == "given" else rates.get((activation, cell.initialization))
 
 
-def _planned_runs(plan: Plan, rates: dict[tuple[str, str], float]) -> Iterator[dict[str, Any]]:
+def _planned_runs(plan: Plan, rates: Rates) -> Iterator[dict[str, Any]]:
     for cell in plan.protocol.cells:
         for activation in plan.labels:
             rate = cell_rate(plan, cell, activation, rates)
@@ -175,10 +177,10 @@ def _planned_runs(plan: Plan, rates: dict[tuple[str, str], float]) -> Iterator[d
 
 def _curves(plan: Plan) -> dict[str, dict[str, list[float | None]]]:
     x = curve_points()
-    curves = {}
+    curves: dict[str, dict[str, list[float | None]]] = {}
     for choice in plan.choices:
         y = sample(choice.build(channels=1), 1)[:, 0]
-        curves[choice.label] = {"x": x, "y": [v if abs(v) < float("inf") else None for v in y.tolist()]}
+        curves[choice.label] = {"x": list(x), "y": [v if abs(v) < float("inf") else None for v in y.tolist()]}
     return curves
 
 

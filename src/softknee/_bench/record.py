@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from softknee._bench.data import CLASSES
-from softknee._bench.model import activation_sites
+from softknee._bench.model import activation_sites, site_width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,25 +60,26 @@ class History:
 def trained_shapes(model: nn.Sequential) -> dict[str, list[float]]:
     """Sample the trainable activations, the mean over channels, at `curve_points()`."""
     trainable = {name: site for name, site in activation_sites(model).items() if any(True for _ in site.parameters())}
-    widths = {name: model.get_submodule(name.replace("activation", "linear")).out_features for name in trainable}
-    return {name: sample(site, int(widths[name])).mean(1).tolist() for name, site in trainable.items()}
+    return {name: sample(site, site_width(model, name)).mean(1).tolist() for name, site in trainable.items()}
 
 
 @torch.no_grad()
 def sample(activation: nn.Module, channels: int) -> Tensor:
     """Evaluate an activation in eval mode at `curve_points()`; `(points, channels)`, the mode is put back."""
     mode = activation.training
-    values = activation.eval()(torch.linspace(*CURVE_RANGE)[:, None].expand(-1, channels))
+    values: Tensor = activation.eval()(torch.linspace(*CURVE_RANGE)[:, None].expand(-1, channels))
     activation.train(mode)
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def curve_points() -> list[float]:
     """Return the inputs at which activations are sampled for the report."""
-    return torch.linspace(*CURVE_RANGE).tolist()  # type: ignore[no-any-return]
+    return torch.linspace(*CURVE_RANGE).tolist()
 
 
-def final_fields(history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float]]) -> dict[str, Any]:
+def final_fields(
+    history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float]]
+) -> dict[str, Any]:
     """Return the fields of a finished run's result that come from its last predictions and its history.
 
     Args:

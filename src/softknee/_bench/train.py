@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from softknee._bench import data
 from softknee._bench.model import build_mlp, count_parameters, match_gains, site_gains
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from softknee._card.propagation import Gain
     from softknee._bench.runs import Job, RunSpec, Split, Status
+    from softknee._card.propagation import Gain
 
     Progress = Callable[[int, float], None]  # the epoch just finished, its test accuracy in percent
 
@@ -87,9 +86,14 @@ def execute(job: Job, progress: Progress) -> Status:
     try:
         with torch.random.fork_rng(devices=[]):
             return _Run(job).train(progress)
-    except Exception as error:  # noqa: BLE001 (whatever a user's activation raises is that run's result)
+    except Exception as error:
         write_failure(
-            job.folder, job.spec, "failed", kind=type(error).__name__, message=str(error), traceback=traceback.format_exc()
+            job.folder,
+            job.spec,
+            "failed",
+            kind=type(error).__name__,
+            message=str(error),
+            traceback=traceback.format_exc(),
         )
         return "failed"
     finally:
@@ -183,7 +187,7 @@ def train_epoch(
         labels = tensors.train_labels[batch]
         logits = model(tensors.train_inputs.index_select(0, batch))
         loss = F.cross_entropy(logits, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         total += loss.detach() * len(batch)
@@ -214,4 +218,4 @@ def _plain(gain: Gain) -> dict[str, float | bool | None]:
 def _save(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)

@@ -21,7 +21,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def send(**event: object) -> None:
-        print(json.dumps(event), file=events, flush=True)  # noqa: T201 (this is the pipe's protocol)
+        print(json.dumps(event), file=events, flush=True)
 
     for line in sys.stdin:
         job = Job.model_validate_json(line)

@@ -50,12 +50,12 @@ def parse(text: str, functions: Mapping[str, Primitive] = PRIMITIVES) -> Express
     try:
         body = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        raise _error(text, (error.offset or 1) - 1, "this is no formula") from None
+        raise ExpressionError(_at(text, (error.offset or 1) - 1, "this is no formula")) from None
     except (ValueError, RecursionError, MemoryError):
         raise ExpressionError(f"{text[:40]!r} cannot be read as a formula") from None
     root = _Reader(text.strip(), functions).read(body, 0)
     if isinstance(root, Call) and root.primitive.name in COMPARISONS:
-        raise _error(text, 0, "a comparison is no value; use where(condition, then, else)")
+        raise ExpressionError(_at(text, 0, "a comparison is no value; use where(condition, then, else)"))
     return Expression(root, tuple(name for name in names_of(root) if name != VARIABLE))
 
 
@@ -68,7 +68,7 @@ class _Reader:
 
     def read(self, node: ast.expr, depth: int) -> Node:
         if depth > DEEPEST_TREE:
-            raise _error(self.text, node.col_offset, f"nested more than {DEEPEST_TREE} deep")
+            raise ExpressionError(_at(self.text, node.col_offset, f"nested more than {DEEPEST_TREE} deep"))
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return self._number(node, value)
@@ -86,7 +86,9 @@ class _Reader:
                 return self._sum(node, term, depth)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self._call(node, self._known_function(node, name), arguments, depth)
-        raise _error(self.text, node.col_offset, "only numbers, names, + - * / **, functions and where are allowed")
+        raise ExpressionError(
+            _at(self.text, node.col_offset, "only numbers, names, + - * / **, functions and where are allowed")
+        )
 
     def _number(self, node: ast.expr, value: float) -> Number:
         try:
@@ -94,47 +96,56 @@ class _Reader:
         except OverflowError:
             finite = False
         if not finite:
-            raise _error(self.text, node.col_offset, "this number is too large")
+            raise ExpressionError(_at(self.text, node.col_offset, "this number is too large"))
         return Number(float(value))
 
     def _known_name(self, node: ast.expr, name: str) -> str:
         if name in self.functions:
-            raise _error(self.text, node.col_offset, f"{name} is a function; write {name}(...)")
+            raise ExpressionError(_at(self.text, node.col_offset, f"{name} is a function; write {name}(...)"))
         return name
 
     def _known_function(self, node: ast.expr, name: str) -> Primitive:
         if name not in self.functions:
             hint = did_you_mean(name, self.functions)
-            raise _error(self.text, node.col_offset, f"no function named {name!r}{hint}")
+            raise ExpressionError(_at(self.text, node.col_offset, f"no function named {name!r}{hint}"))
         return self.functions[name]
 
     def _sum(self, node: ast.expr, term: ast.expr, depth: int) -> Sum:
         inner = self.read(term, depth + 1)
         if set(names_of(inner)) <= {VARIABLE}:
-            raise _error(self.text, node.col_offset, "sum(...) runs over vector parameters, and there is none inside")
+            raise ExpressionError(
+                _at(self.text, node.col_offset, "sum(...) runs over vector parameters, and there is none inside")
+            )
         return Sum(inner)
 
     def _call(self, node: ast.expr, primitive: Primitive, arguments: list[ast.expr], depth: int) -> Call:
         if len(arguments) != primitive.arity:
             wanted = f"{primitive.name} takes {primitive.arity} argument{'s' * (primitive.arity != 1)}"
-            raise _error(self.text, node.col_offset, f"{wanted}, got {len(arguments)}")
+            raise ExpressionError(_at(self.text, node.col_offset, f"{wanted}, got {len(arguments)}"))
         call = Call(primitive, tuple(self.read(argument, depth + 1) for argument in arguments))
         for index, argument in enumerate(call.arguments):
             compares = isinstance(argument, Call) and argument.primitive.name in COMPARISONS
             if compares != (primitive.name == "where" and index == 0):
-                raise _error(self.text, node.col_offset, "comparisons stand in the first place of where(...) only")
+                raise ExpressionError(
+                    _at(self.text, node.col_offset, "comparisons stand in the first place of where(...) only")
+                )
         self._check_constant(node, call)
         return call
 
     def _check_constant(self, node: ast.expr, call: Call) -> None:
-        """Refuse constants without a finite value, such as 1/0 or 9**9**9, before anybody tries to compute them."""
+        """Refuse constants without a finite value, such as 1/0 or 9**9**9, before anybody tries to compute them.
+
+        Raises:
+            ExpressionError: This is one.
+        """
         if names_of(call) or call.primitive.name in COMPARISONS:
             return
         if not math.isfinite(evaluate_constant(call)):
-            raise _error(self.text, node.col_offset, "this constant has no finite value")
+            raise ExpressionError(_at(self.text, node.col_offset, "this constant has no finite value"))
 
 
-def _error(text: str, offset: int, reason: str) -> ExpressionError:
+def _at(text: str, offset: int, reason: str) -> str:
+    """Return the reason behind the text, with the place marked in it."""
     shown = text.strip()
     place = min(max(offset, 0), len(shown))
-    return ExpressionError(f"{shown[:place]}>>>{shown[place:]}: {reason}" if shown else "the expression is empty")
+    return f"{shown[:place]}>>>{shown[place:]}: {reason}" if shown else "the expression is empty"

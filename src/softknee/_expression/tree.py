@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from softknee._expression.primitives import Primitive
 
 VARIABLE = "x"
@@ -113,7 +114,7 @@ class Expression:
         Returns:
             A sympy expression, piecewise where the formula is.
         """
-        import sympy  # noqa: PLC0415 (slow to load, and only proofs and printing need it)
+        import sympy
 
         return _symbolic(self.root, sympy, values)
 
@@ -145,7 +146,9 @@ def _evaluate_sum(node: Sum, x: Tensor, values: Mapping[str, Tensor | float]) ->
     vectors = {name: value for name, value in values.items() if name in names_of(node.term)}
     terms = min(len(value) for value in vectors.values() if isinstance(value, Tensor))
     parts = [
-        _evaluate(node.term, x, {**values, **{name: v[i] if isinstance(v, Tensor) else v for name, v in vectors.items()}})
+        _evaluate(
+            node.term, x, {**values, **{name: v[i] if isinstance(v, Tensor) else v for name, v in vectors.items()}}
+        )
         for i in range(terms)
     ]
     return torch.stack(torch.broadcast_tensors(*parts)).sum(0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
+from softknee.functional._precision import widened
 
 # Below it, series replace quotients that cancel; eight terms are then exact in float64.
 SMALL = 1e-2
@@ -55,7 +58,8 @@ def celu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
         Same shape and dtype as `x`.
     """
     if isinstance(alpha, Tensor):
-        return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha))
+        wide, alpha = widened(x), widened(alpha)
+        return torch.where(wide > 0, wide, alpha * torch.expm1(wide.clamp(max=0) / alpha)).to(x.dtype)
     return F.celu(x, alpha)
 
 
@@ -82,7 +86,8 @@ def softplus(x: Tensor, beta: Tensor | float = 1.0) -> Tensor:
         Same shape and dtype as `x`.
     """
     if isinstance(beta, Tensor):
-        return F.softplus(beta * x, threshold=LARGE) / beta
+        beta = widened(beta)
+        return (F.softplus(beta * widened(x), threshold=LARGE) / beta).to(x.dtype)
     return F.softplus(x, beta, threshold=LARGE)
 
 
@@ -91,7 +96,7 @@ def soft_exponential(x: Tensor, alpha: Tensor | float = 0.0) -> Tensor:
 
     $-\ln(1 - \alpha (x + \alpha)) / \alpha$, $x$, or $(e^{\alpha x} - 1) / \alpha + \alpha$. Around $\alpha = 0$ it is
     evaluated through $x\,\mathrm{expm1}(u)/u$, so that the derivative by $\alpha$ there is the limit $1 + x^2/2$. Where
-    the logarithm's argument is not positive it is taken at the smallest positive number.
+    the logarithm's argument is not positive it is taken at the machine epsilon. Half precision is computed in float32.
 
     Args:
         x: Any shape, any floating dtype.
@@ -100,22 +105,34 @@ def soft_exponential(x: Tensor, alpha: Tensor | float = 0.0) -> Tensor:
     Returns:
         Same shape and dtype as `x`.
     """
-    alpha = alpha if isinstance(alpha, Tensor) else x.new_full((), alpha)
+    wide = widened(x)
+    alpha = alpha.to(wide.dtype) if isinstance(alpha, Tensor) else wide.new_full((), alpha)
     positive = alpha > 0
-    one = torch.ones_like(alpha)
-    rising = _exponential_branch(x, torch.where(positive, alpha, one))
-    falling = _logarithmic_branch(x, torch.where(positive, -one, alpha))
-    return torch.where(positive, rising, falling)
+    # Each branch gets harmless inputs where the other is taken, so that no gradient there is 0 * inf.
+    rising = _exponential_branch(torch.where(positive, wide, 0.0), torch.where(positive, alpha, 1.0))
+    falling = _logarithmic_branch(torch.where(positive, 0.0, wide), torch.where(positive, -1.0, alpha))
+    return torch.where(positive, rising, falling).to(x.dtype)
 
 
 def _exponential_branch(x: Tensor, alpha: Tensor) -> Tensor:
     u = alpha * x
     small, large = u.abs() < SMALL, u > LARGE
     near = x * _exponential_series(torch.where(small, u, 0.0))
-    middle = torch.expm1(torch.where(small | large, 1.0, u)) / alpha
-    # One exponential keeps the derivative by alpha from becoming a difference of infinities.
-    far = torch.exp(torch.where(large, u - alpha.log(), 0.0))
+    middle = torch.expm1(torch.where(small | large, 1.0, u)) / torch.where(small, 1.0, alpha)
+    far = _large_exponential(torch.where(large, x, LARGE), torch.where(large, alpha, 1.0))
     return torch.where(small, near, torch.where(large, far, middle)) + alpha
+
+
+def _large_exponential(x: Tensor, alpha: Tensor) -> Tensor:
+    """Return `exp(alpha * x) / alpha` for large `alpha * x`, in one exponential.
+
+    Where the derivative by alpha, its value times `x - 1/alpha`, overflows, it is left at its first term, for the
+    difference would be one of infinities.
+    """
+    log = alpha.log()
+    exponent = alpha * x - log
+    overflows = exponent + x.log() > math.log(torch.finfo(x.dtype).max)
+    return torch.exp(alpha * x - torch.where(overflows, log.detach(), log))
 
 
 def _logarithmic_branch(x: Tensor, alpha: Tensor) -> Tensor:
@@ -123,8 +140,8 @@ def _logarithmic_branch(x: Tensor, alpha: Tensor) -> Tensor:
     u = alpha * shifted
     small = u.abs() < SMALL
     near = shifted * _logarithm_series(torch.where(small, u, 0.0))
-    argument = (1 - torch.where(small, 0.5, u)).clamp(min=torch.finfo(x.dtype).tiny)
-    far = -argument.log() / torch.where(alpha == 0, -1.0, alpha)
+    lowest = torch.finfo(x.dtype).eps - 1
+    far = -torch.log1p((-torch.where(small, 0.5, u)).clamp(min=lowest)) / torch.where(small, -1.0, alpha)
     return torch.where(small, near, far)
 
 

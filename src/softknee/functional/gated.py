@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
 
@@ -125,7 +125,7 @@ SPECS = (
         family="gated",
         function=gelu_tanh,
         formula="x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))",
-        promises=Promises(smooth=True, lower_bound=-0.17004074),
+        promises=Promises(smooth=True, lower_bound=-0.17004076),
         source="hendrycks2016gelu",
     ),
     Spec(
@@ -164,7 +164,7 @@ SPECS = (
         family="gated",
         function=mish,
         formula="x * tanh(log(1 + exp(x)))",
-        promises=Promises(smooth=True, lower_bound=-0.30884082),
+        promises=Promises(smooth=True, lower_bound=-0.30884342),
         source="misra2019mish",
     ),
     Spec(
@@ -173,7 +173,7 @@ SPECS = (
         family="gated",
         function=telu,
         formula="x * tanh(exp(x))",
-        promises=Promises(smooth=True, lower_bound=-0.35325),
+        promises=Promises(smooth=True, lower_bound=-0.35328578),
         source="fernandez2024telu",
         aliases=("tanhexp",),
     ),
@@ -183,7 +183,7 @@ SPECS = (
         family="gated",
         function=swigelu,
         formula="x * (1 / (1 + exp(-x)) + (1 + erf(x / sqrt(2))) / 2) / 2",
-        promises=Promises(smooth=True, lower_bound=-0.2194),
+        promises=Promises(smooth=True, lower_bound=-0.21385308),
         source="chapter",
     ),
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
+from softknee.functional._precision import widened
 
 OMEGA = 30.0
 
@@ -27,7 +28,7 @@ def staf(x: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tens
     Returns:
         Same shape and dtype as `x`.
     """
-    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
+    wide = widened(x)
     total = amplitude[0] * torch.sin(frequency[0] * wide + phase[0])
     for i in range(1, len(amplitude)):
         total = total + amplitude[i] * torch.sin(frequency[i] * wide + phase[i])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
 
@@ -61,12 +61,12 @@ def prelu(x: Tensor, slope: Tensor | float = 0.25) -> Tensor:
     return leaky_relu(x, slope)
 
 
-def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3) -> Tensor:
+def rrelu(x: Tensor, lower: Tensor | float = 1 / 8, upper: Tensor | float = 1 / 3) -> Tensor:
     r"""Randomized leaky ReLU as it is evaluated: with the mean slope $(l + u) / 2$.
 
     Args:
         x: Any shape, any floating dtype.
-        lower: $l$.
+        lower: $l$, broadcastable to `x`.
         upper: $u$.
 
     Returns:
@@ -76,13 +76,17 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3) -> Tensor:
 
 
 def rrelu_sampled(
-    x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *, generator: torch.Generator | None = None
+    x: Tensor,
+    lower: Tensor | float = 1 / 8,
+    upper: Tensor | float = 1 / 3,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Randomized leaky ReLU as it is trained: a slope drawn from $U(l, u)$ for every element.
 
     Args:
         x: Any shape, any floating dtype.
-        lower: $l$.
+        lower: $l$, broadcastable to `x`.
         upper: $u$.
         generator: Source of the slopes, torch's global one by default.
 

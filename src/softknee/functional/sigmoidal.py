@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
+from softknee.functional._precision import widened
+
+# exp(80) fits float32, and tanh of anything near it is 1.
+SATURATED = 80.0
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -42,10 +46,11 @@ def hardsigmoid(x: Tensor) -> Tensor:
     Returns:
         Same shape and dtype as `x`.
     """
-    return F.hardsigmoid(x)
+    # torch's own has a float32 constant in its float64 derivative.
+    return F.relu6(x + 3) / 6
 
 
-def hardtanh(x: Tensor, min_value: float = -1.0, max_value: float = 1.0) -> Tensor:
+def hardtanh(x: Tensor, min_value: Tensor | float = -1.0, max_value: Tensor | float = 1.0) -> Tensor:
     r"""Identity clipped to $[l, h]$; its derivative at $l$ and $h$ is 0.
 
     Args:
@@ -124,10 +129,17 @@ def sgt(
     Returns:
         Same shape and dtype as `x`.
     """
+    wide = widened(x)
     # A power of exactly 0 has an infinite logarithm in its derivative by the exponent.
-    size = x.abs().clamp(min=torch.finfo(x.dtype).tiny)
-    left, right = -left_scale * size**left_power, right_scale * size**right_power
-    return torch.where(x == 0, 0.0, torch.tanh(torch.where(x < 0, left, right)))
+    size = wide.abs().clamp(min=torch.finfo(wide.dtype).tiny)
+    left, right = -left_scale * _saturating_power(size, left_power), right_scale * _saturating_power(size, right_power)
+    return torch.where(x == 0, 0.0, torch.tanh(torch.where(x < 0, left, right))).to(x.dtype)
+
+
+def _saturating_power(size: Tensor, power: Tensor | float) -> Tensor:
+    """Return `size ** power` up to exp(80), where its derivatives end: `tanh` would multiply infinite ones by zero."""
+    exponent = power.detach() if isinstance(power, Tensor) else size.new_full((), power)
+    return torch.minimum(size, torch.exp(SATURATED / exponent)) ** power
 
 
 SPECS = (

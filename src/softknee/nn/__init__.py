@@ -11,7 +11,7 @@ from softknee.nn.formula import Formula
 
 _SPECS = {spec.title: spec for spec in SPECS}
 
-__all__ = ["Elementwise", "Formula", *_SPECS]  # noqa: PLE0604 (the titles are strings)
+__all__ = ["Elementwise", "Formula", *_SPECS]
 
 
 def __getattr__(name: str) -> Any:

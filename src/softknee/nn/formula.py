@@ -6,6 +6,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from softknee._errors import OptionError
 from softknee._expression.parse import parse
 from softknee._expression.primitives import PRIMITIVES, Primitive
@@ -37,6 +39,10 @@ FUNCTIONS: Mapping[str, Primitive] = MappingProxyType(
     }
 )
 
+# Attributes and options of a module, which a parameter would hide.
+OPTIONS = ("channel_dim", "generator", "initialization", "per_channel", "spec", "terms", "text", "trainable")
+RESERVED = frozenset({*dir(nn.Module()), *dir(Elementwise), *OPTIONS})
+
 
 def formula_spec(text: str, values: Collection[str]) -> Spec:
     """Return the spec of a formula, every name in it other than `x` a trainable parameter.
@@ -50,9 +56,12 @@ def formula_spec(text: str, values: Collection[str]) -> Spec:
 
     Raises:
         ExpressionError: The text is no formula.
-        OptionError: A name in the formula has no value.
+        OptionError: A name in the formula has no value, or modules use it otherwise.
     """
     expression: Expression = parse(text, FUNCTIONS)
+    taken = [name for name in expression.parameters if name in RESERVED]
+    if taken:
+        raise OptionError(f"{taken[0]!r} cannot name a parameter, for every module has it already; choose another name")
     missing = [name for name in expression.parameters if name not in values]
     if missing:
         raise OptionError(
@@ -95,7 +104,8 @@ class Formula(Elementwise):
         **values: float | Tensor,
     ) -> None:
         self.spec = formula_spec(text, values)
-        super().__init__(trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, **values)
+        options: dict[str, Any] = {**values}
+        super().__init__(trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the compiled formula, whose text brings it back."""

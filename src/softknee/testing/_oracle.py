@@ -1,4 +1,4 @@
-"""What an activation should be, from its formula text alone: symbolic derivatives at sixty digits, without torch."""
+"""What an activation should be, by its formula text alone: symbolic derivatives to a hundred digits, without torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from softknee._expression.parse import parse
 from softknee._extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from softknee._spec import Spec
+    from softknee._spec import Param
 
     Values = Mapping[str, float | tuple[float, ...]]
 
-DIGITS = 60
-# One-sided derivatives are taken this far, relatively, beside a point: far below any dtype, far above 60 digits.
+DIGITS = 100
+# One-sided derivatives are taken this far, relatively, beside a point: far below any dtype, far above the last digit.
 SIDE = "1e-25"
 CHANNEL = "channel"
 
@@ -25,23 +25,25 @@ class Oracle:
     """Exact values and derivatives of a formula.
 
     Args:
-        spec: The activation whose formula text is evaluated.
-        terms: Length of its vector parameters.
+        formula: In the expression language.
+        parameters: What its names mean.
+        channelwise: Whether `channel` is one of them.
+        terms: Length of vector parameters.
     """
 
-    def __init__(self, spec: Spec, *, terms: int = 0) -> None:
+    def __init__(self, formula: str, parameters: Iterable[Param], *, channelwise: bool, terms: int) -> None:
         self._sympy = require("sympy", extra="dev")
         self._mp = require("mpmath", extra="dev").mp.clone()
         self._mp.dps = DIGITS
-        self._vectors = {param.name for param in spec.parameters if param.vector}
+        self._vectors = {param.name for param in parameters if param.vector}
         symbols: dict[str, Any] = {"x": self._sympy.Symbol("x", real=True)}
-        for param in spec.parameters:
+        for param in parameters:
             names = [f"{param.name}_{i}" for i in range(terms)] if param.vector else [param.name]
             made = [self._sympy.Symbol(name, real=True) for name in names]
             symbols[param.name] = made if param.vector else made[0]
-        if spec.channelwise:
+        if channelwise:
             symbols[CHANNEL] = self._sympy.Symbol(CHANNEL, integer=True)
-        self._expression = parse(spec.formula).to_sympy(symbols)
+        self._expression = parse(formula).to_sympy(symbols)
         self._symbols = _flat(symbols)
         self._functions: dict[str, Callable[..., Any]] = {}
 
@@ -57,7 +59,8 @@ class Oracle:
         point = self._point(x, values, channel)
         step = self._mp.mpf(SIDE) * max(1, abs(point[name]))
         left, right = (self._at(name, {**point, name: point[name] + side}) for side in (-step, step))
-        return None if left is None or right is None else (left, right)
+        undefined = left is None or right is None or self._at("", point) is None
+        return None if undefined else (left, right)
 
     def derivatives(self, values: Values, orders: int) -> list[Callable[[float], float]]:
         """Return `f, f', f'', ...` up to the given order as float functions of `x` at fixed parameters."""
@@ -105,9 +108,9 @@ class Oracle:
 
 
 @lru_cache(maxsize=128)
-def oracle_of(spec: Spec, terms: int) -> Oracle:
-    """Return the oracle of a spec, made once: symbolic differentiation is the slow part."""
-    return Oracle(spec, terms=terms)
+def oracle(formula: str, parameters: tuple[Param, ...], *, channelwise: bool, terms: int) -> Oracle:
+    """Return the oracle of a formula, made once: symbolic differentiation is the slow part."""
+    return Oracle(formula, parameters, channelwise=channelwise, terms=terms)
 
 
 def _flat(symbols: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""What a spec promises beyond its formula."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from softknee.testing._subject import SEED, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from softknee._spec import Spec
+
+# Smoothness is looked at up to this derivative, on this range, in this many places.
+ORDERS = 3
+REACH = 10.0
+PLACES = 600
+HALVINGS = 26
+JUMP = 1e-5
+
+
+def check_monotonic(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promise never to decrease, in float64 on sorted points from [-1e4, 1e4]; nothing if it is not made.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: The function decreases by more than rounding.
+    """
+    subject = Subject(activation, values)
+    if not subject.spec.promises.monotonic:
+        return
+    x = _samples()
+    for channel in subject.channels:
+        y = subject(x, subject.defaults, channel=channel)
+        falls = (y[1:] < y[:-1] - 4 * torch.finfo(y.dtype).eps * y[:-1].abs()).nonzero().flatten().tolist()
+        for i in falls[:1]:
+            subject.fail("monotonic", x[i + 1].item(), y[i + 1].item(), f"at least {y[i].item()}")
+
+
+def check_bounds(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promised bounds on [-1e4, 1e4], strictly in float64 and to a rounding in other dtypes.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: A value is outside.
+    """
+    subject = Subject(activation, values)
+    low, high = subject.spec.promises.lower_bound, subject.spec.promises.upper_bound
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        x = _samples().to(dtype)
+        slack = 0.0 if dtype is torch.float64 else torch.finfo(dtype).eps
+        for channel in subject.channels:
+            y = subject(x, subject.defaults, channel=channel).double()
+            if low is not None and (y < low - slack * abs(low)).any():
+                subject.fail(f"lower_bound in {dtype}", x[y.argmin()].item(), y.min().item(), f"at least {low}")
+            if high is not None and (y > high + slack * abs(high)).any():
+                subject.fail(f"upper_bound in {dtype}", x[y.argmax()].item(), y.max().item(), f"at most {high}")
+
+
+def check_smooth(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promise of smoothness on [-10, 10]: neither the formula nor its first three derivatives jump.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: One does.
+    """
+    subject = Subject(activation, values)
+    if not subject.spec.promises.smooth:
+        return
+    if subject.spec.kinks:
+        subject.fail("smooth", ", ".join(subject.spec.kinks), "declared kinks", "none")
+    for order, derivative in enumerate(subject.oracle.derivatives(subject.defaults, ORDERS)):
+        place = _jump(derivative)
+        if place is not None:
+            subject.fail("smooth", place, f"a jump of derivative {order}", "none")
+
+
+def _samples() -> Tensor:
+    """Return sorted points, dense around zero, where functions bend."""
+    generator = torch.Generator().manual_seed(SEED)
+    exponents = 8 * torch.rand(4000, generator=generator, dtype=torch.float64) - 4
+    signs = 2 * torch.randint(2, (4000,), generator=generator) - 1
+    return torch.cat([signs * 10**exponents, torch.linspace(-12, 12, 4801, dtype=torch.float64)]).sort().values
+
+
+def _jump(function: Callable[[float], float]) -> float | None:
+    """Return a place where a function jumps: halving an interval towards the larger change does not end it."""
+    step = 2 * REACH / PLACES
+    # Off the round numbers, where kinks like to be.
+    edges = [-REACH + step * (i + 0.37) for i in range(PLACES)]
+    heights = [_real(function, x) for x in edges]
+    scale = max((abs(height) for height in heights if height is not None), default=0.0)
+    for start, end, low, high in zip(edges, edges[1:], heights, heights[1:], strict=False):
+        # A smooth function bends little over such an interval; only a large change is worth following.
+        if low is not None and high is not None and _stays(function, (start, end), (low, high), JUMP * scale):
+            return start
+    return None
+
+
+def _stays(
+    function: Callable[[float], float], ends: tuple[float, float], heights: tuple[float, float], tolerance: float
+) -> bool:
+    (start, end), (low, high) = ends, heights
+    for _ in range(HALVINGS):
+        if abs(high - low) <= tolerance:
+            return False
+        middle = (start + end) / 2
+        between = _real(function, middle)
+        if between is None:
+            return False
+        if abs(between - low) > abs(high - between):
+            end, high = middle, between
+        else:
+            start, low = middle, between
+    return abs(high - low) > tolerance
+
+
+def _real(function: Callable[[float], float], x: float) -> float | None:
+    """Return a value, or None where the formula has none (a logarithm outside its domain, an overflow)."""
+    try:
+        return float(function(x))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None

@@ -1,0 +1,132 @@
+"""The activation under test, with everything the checks ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from softknee import nn
+from softknee._catalogue import get
+from softknee._spec import Param, Spec
+from softknee.testing._oracle import Oracle, oracle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from softknee.testing._oracle import Values
+
+SEED = 20
+# Each setting scales the defaults and puts a parameter whose default is zero elsewhere.
+SETTINGS = ((1.0, 0.0), (0.5, -0.5), (1.5, 0.5))
+
+
+class Subject:
+    """A spec with the parameter values it is checked at.
+
+    Args:
+        activation: A spec, or a name of the catalogue.
+        values: Values in place of the defaults, and for parameters that have none.
+    """
+
+    def __init__(self, activation: Spec | str, values: Values) -> None:
+        self.spec = activation if isinstance(activation, Spec) else get(activation)
+        self.defaults: Values = {**self._drawn(), **_defaults(self.spec), **values}
+        lengths = [len(value) for value in self.defaults.values() if isinstance(value, tuple)]
+        self.terms = max(lengths, default=0)
+        self.channels = (0, 1) if self.spec.channelwise else (0,)
+
+    @property
+    def oracle(self) -> Oracle:
+        """The exact form of the formula."""
+        return oracle(self.spec.formula, self.spec.parameters, channelwise=self.spec.channelwise, terms=self.terms)
+
+    def settings(self, *further: tuple[float, float]) -> Iterator[Values]:
+        """Yield the parameter values to check at, the defaults first: those of SETTINGS and further ones."""
+        scalars = [param for param in self.spec.parameters if not param.vector]
+        for scale, elsewhere in (*SETTINGS, *further) if scalars else SETTINGS[:1]:
+            moved = {param.name: self._moved(param, scale, elsewhere) for param in scalars}
+            yield {**self.defaults, **moved}
+
+    def __call__(self, x: Tensor, values: Values, *, channel: int = 0) -> Tensor:
+        """Evaluate the function at numbers, as a module with fixed parameters does."""
+        return self.apply(x, [self._as_argument(values[param.name], x) for param in self.spec.parameters], channel)
+
+    def apply(self, x: Tensor, arguments: list[Any], channel: int = 0) -> Tensor:
+        """Evaluate the function at tensors."""
+        if self.spec.channelwise:
+            return self.spec.function(x, *arguments, channel=torch.tensor(channel))
+        return self.spec.function(x, *arguments)
+
+    def tensors(self, values: Values, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+        """Return each parameter as a tensor of the given shape (behind the terms, for a vector) with gradient."""
+        made = []
+        for param in self.spec.parameters:
+            value = torch.tensor(values[param.name], dtype=dtype)
+            value = value.reshape((*value.shape, *[1] * len(shape))).expand((*value.shape, *shape))
+            made.append(value.clone().requires_grad_())
+        return made
+
+    def kinks(self, values: Values) -> list[float]:
+        """Return the declared kinks as numbers."""
+        return sorted(
+            {
+                float(oracle(text, self.spec.parameters, channelwise=False, terms=self.terms).value(0.0, values))
+                for text in self.spec.kinks
+            }
+        )
+
+    def module(self, **options: Any) -> nn.Elementwise:
+        """Return the activation as a module in eval mode."""
+        values = {name: torch.tensor(value) for name, value in self.defaults.items() if isinstance(value, tuple)}
+        scalars = {name: value for name, value in self.defaults.items() if not isinstance(value, tuple)}
+        if getattr(nn, self.spec.title, None) is not None and getattr(nn, self.spec.title).spec is self.spec:
+            return getattr(nn, self.spec.title)(**scalars, **values, **options).eval()  # type: ignore[no-any-return]
+        return _Module(self.spec, **scalars, **values, **options).eval()
+
+    def fail(self, check: str, x: object, got: object, expected: object) -> NoReturn:
+        """Report a failed check.
+
+        Raises:
+            AssertionError: Always.
+        """
+        raise AssertionError(f"{self.spec.name} fails {check} at x = {x}: got {got}, expected {expected}")
+
+    def _moved(self, param: Param, scale: float, elsewhere: float) -> float:
+        start = self.defaults[param.name]
+        assert not isinstance(start, tuple)  # noqa: S101 (a scalar, by the caller)
+        moved = start * scale if start else elsewhere
+        inside = (param.low is None or moved > param.low) and (param.high is None or moved <= param.high)
+        return moved if inside else start
+
+    def _drawn(self) -> dict[str, tuple[float, ...]]:
+        if not self.spec.initializations:
+            return {}
+        draw = next(iter(self.spec.initializations.values()))
+        drawn = draw(self.spec.terms, torch.Generator().manual_seed(SEED))
+        return {name: tuple(value.tolist()) for name, value in drawn.items()}
+
+    @staticmethod
+    def _as_argument(value: float | tuple[float, ...], x: Tensor) -> Tensor | float:
+        return torch.tensor(value, dtype=x.dtype) if isinstance(value, tuple) else value
+
+
+def _defaults(spec: Spec) -> dict[str, float]:
+    return {param.name: param.default for param in spec.parameters if param.default is not None}
+
+
+class _Module(nn.Elementwise):
+    """A module of any spec; unlike a spec, its pickled state holds no read-only mapping."""
+
+    def __init__(self, spec: Spec, **options: Any) -> None:
+        self.spec = spec
+        super().__init__(**options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        plain = {field.name: getattr(self.spec, field.name) for field in fields(Spec)}
+        return {**self.__dict__, "spec": {**plain, "initializations": dict(self.spec.initializations)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "spec": Spec(**state["spec"])})

@@ -1,0 +1,172 @@
+"""The checker must fail on what is wrong: each spec here is a good one with one thing broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from softknee import testing
+from softknee._errors import UnknownActivation
+from softknee._spec import Param, Promises, Spec
+
+SMOOTH = Spec(
+    name="bent",
+    title="Bent",
+    family="test",
+    function=lambda x: x / (1 + x.abs()),
+    formula="x / (1 + abs(x))",
+    promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+)
+
+
+def good(x, slope=0.5):
+    return torch.where(x > 0, x, slope * x)
+
+
+GOOD = Spec(
+    name="good",
+    title="Good",
+    family="test",
+    function=good,
+    formula="where(x > 0, x, slope * x)",
+    parameters=(Param(name="slope", default=0.5, trainable=True),),
+    promises=Promises(monotonic=True),
+    kinks=("0",),
+)
+
+
+class WrongSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.tanh()
+
+    @staticmethod
+    def backward(context, grad):
+        return grad
+
+
+def naive_elu(x, alpha=1.0):
+    return torch.where(x > 0, x, alpha * (torch.exp(x) - 1))
+
+
+def squared_root(x):
+    return x / torch.sqrt(1 + x * x)
+
+
+def branching(x):
+    return x if x.sum() > 0 else x * 1
+
+
+def random_slope(x):
+    return x * torch.rand(())
+
+
+def of(function, formula, *, kinks=(), parameters=(), **promises):
+    return Spec(
+        name="broken",
+        title="Broken",
+        family="test",
+        function=function,
+        formula=formula,
+        kinks=kinks,
+        parameters=parameters,
+        promises=Promises(**promises),
+    )
+
+
+ALPHA = (Param(name="alpha", default=1.0),)
+BROKEN = {
+    "wrong formula": (of(torch.tanh, "x / (1 + abs(x))"), testing.check_values, r"its formula .* at x = -6\.0: got"),
+    "wrong kink value": (
+        of(lambda x: torch.where(x == 0, 1.0, x.relu()), "max(x, 0)", kinks=("0",)),
+        testing.check_values,
+        r"at x = 0\.0: got 1\.0, expected 0\.0",
+    ),
+    "wrong derivative": (of(WrongSlope.apply, "tanh(x)"), testing.check_derivatives, "the derivative by x"),
+    "wrong derivative, by differences": (of(WrongSlope.apply, "tanh(x)"), testing.check_gradients, "gradcheck"),
+    "wrong parameter derivative": (
+        of(lambda x, alpha=1.0: torch.as_tensor(alpha).detach() * x, "alpha * x", parameters=ALPHA),
+        testing.check_derivatives,
+        "the derivative by alpha",
+    ),
+    "derivative at a kink outside its sides": (
+        of(lambda x: x.relu() + 2 * torch.where(x == 0, x, 0.0), "max(x, 0)", kinks=("0",)),
+        testing.check_derivatives,
+        r"x = 0\.0: got 2\.0, expected 0\.0 to 1\.0",
+    ),
+    "undeclared kink": (
+        of(lambda x: x.relu() + 2 * torch.where(x == 0, x, 0.0), "max(x, 0)"),
+        testing.check_derivatives,
+        r"x = 0\.0: got 2\.0, expected 0\.0 to 1\.0",
+    ),
+    "NaN gradient": (
+        of(naive_elu, "where(x > 0, x, alpha * (exp(x) - 1))", kinks=("0",), parameters=ALPHA),
+        testing.check_finite,
+        r"torch\.float64 derivative by x .* got nan, expected never NaN",
+    ),
+    "needless infinity": (
+        of(lambda x: torch.log(1 + torch.exp(x)), "log(1 + exp(x))"),
+        testing.check_finite,
+        r"got inf, expected 7\d\d\.",
+    ),
+    "wrong dtype": (of(lambda x: x.float().tanh(), "tanh(x)"), testing.check_finite, "dtype and shape"),
+    "overflow inside": (of(squared_root, "x / sqrt(1 + x**2)"), testing.check_accuracy, r"accuracy in torch\.float16"),
+    "false monotonic": (of(F.silu, "x / (1 + exp(-x))", monotonic=True), testing.check_monotonic, "monotonic at x ="),
+    "false lower bound": (of(F.silu, "x / (1 + exp(-x))", lower_bound=-0.27), testing.check_bounds, "at least -0.27"),
+    "false upper bound": (of(torch.tanh, "tanh(x)", upper_bound=0.99), testing.check_bounds, "at most 0.99"),
+    "false smooth": (of(torch.relu, "max(x, 0)", smooth=True), testing.check_smooth, "a jump of derivative 1"),
+    "false smooth, second derivative": (
+        of(lambda x: x.relu().square(), "max(x, 0)**2", smooth=True),
+        testing.check_smooth,
+        "a jump of derivative 2",
+    ),
+    "smooth with kinks": (
+        of(torch.tanh, "tanh(x)", smooth=True, kinks=("1",)),
+        testing.check_smooth,
+        "got declared kinks, expected none",
+    ),
+    "unpicklable": (of(lambda x: x.tanh(), "tanh(x)"), testing.check_copies, "pickle at"),
+    "another output after loading": (of(random_slope, "x"), testing.check_copies, "expected tensor"),
+    "graph break": (of(branching, "x"), testing.check_compiles, "compiles at"),
+    "false vmap": (of(branching, "x"), testing.check_vmap, "vmap at"),
+}
+
+
+@pytest.mark.parametrize(("spec", "check", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_activation_fails(spec, check, message):
+    with pytest.raises(AssertionError, match=message) as caught:
+        check(spec)
+    assert str(caught.value).startswith("broken fails")
+
+
+@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+def test_a_broken_activation_fails_the_whole_checker(check):
+    (spec, *_) = next(row for row in BROKEN.values() if row[1] is check)
+    with pytest.raises(AssertionError, match="broken fails"):
+        testing.check_activation(spec)
+
+
+def test_a_good_activation_of_your_own_passes():
+    testing.check_activation(GOOD)
+
+
+def test_a_name_passes_at_other_values():
+    testing.check_activation("elu", alpha=0.7)
+
+
+@pytest.mark.parametrize("kept", ["monotonic", "upper_bound"])
+def test_only_promises_made_are_checked(kept):
+    silent = replace(SMOOTH, function=torch.neg, promises=Promises())
+    testing.check_monotonic(silent)
+    testing.check_bounds(silent)
+    testing.check_smooth(replace(SMOOTH, promises=Promises()))
+    testing.check_vmap(replace(SMOOTH, function=branching, promises=Promises(vmap=False)))
+    testing.check_compiles(replace(SMOOTH, function=branching, promises=Promises(compiles=False)))
+
+
+def test_an_unknown_name_is_reported():
+    with pytest.raises(UnknownActivation, match="no activation named 'gelo'; did you mean 'gelu'"):
+        testing.check_activation("gelo")
