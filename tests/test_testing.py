@@ -110,7 +110,7 @@ BROKEN = {
     "needless infinity": (
         of(lambda x: torch.log(1 + torch.exp(x)), "log(1 + exp(x))"),
         testing.check_finite,
-        r"got inf, expected 7\d\d\.",
+        r"torch\.float64 value .* got inf, expected 1024\.0",
     ),
     "wrong dtype": (of(lambda x: x.float().tanh(), "tanh(x)"), testing.check_finite, "dtype and shape"),
     "overflow inside": (of(squared_root, "x / sqrt(1 + x**2)"), testing.check_accuracy, r"accuracy in torch\.float16"),
@@ -157,8 +157,7 @@ def test_a_name_passes_at_other_values():
     testing.check_activation("elu", alpha=0.7)
 
 
-@pytest.mark.parametrize("kept", ["monotonic", "upper_bound"])
-def test_only_promises_made_are_checked(kept):
+def test_only_promises_made_are_checked():
     silent = replace(SMOOTH, function=torch.neg, promises=Promises())
     testing.check_monotonic(silent)
     testing.check_bounds(silent)

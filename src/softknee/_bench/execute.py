@@ -111,8 +111,8 @@ class _Slot:
     def work(self) -> None:
         """Take jobs until there are none; an exception is kept for the caller's thread."""
         try:
-            while not self._stopped and self._waiting:
-                self._run(self._waiting.popleft())
+            while not self._stopped and (job := self._next_job()) is not None:
+                self._run(job)
         except BaseException as error:
             self.error = error
         finally:
@@ -125,6 +125,13 @@ class _Slot:
             self._stopped = True
             if self._child is not None:
                 self._child.kill()
+
+    def _next_job(self) -> Job | None:
+        """Take the next job; asking first whether there is one would race with the other slots."""
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return None
 
     def _run(self, job: Job) -> None:
         for attempt in range(1, ATTEMPTS + 1):

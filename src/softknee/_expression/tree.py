@@ -133,13 +133,19 @@ def _evaluate(node: Node, x: Tensor, values: Mapping[str, Tensor | float]) -> Te
 
 
 def _evaluate_where(node: Call, x: Tensor, values: Mapping[str, Tensor | float]) -> Tensor:
-    """Evaluate each branch with 1 in the places where it is not taken, so that no NaN comes back from there."""
+    """Evaluate both branches, with gradients only from the places where each is taken: elsewhere they may be NaN."""
     condition, chosen, other = node.arguments
     mask = _evaluate(condition, x, values)
-    one = torch.ones_like(x)
-    return torch.where(
-        mask, _evaluate(chosen, torch.where(mask, x, one), values), _evaluate(other, torch.where(mask, one, x), values)
-    )
+    vectors = vectors_of(node)
+
+    def only(taken: Tensor, branch: Node) -> Tensor:
+        kept = {
+            name: torch.where(taken, value, value.detach()) if isinstance(value, Tensor) and name not in vectors else value
+            for name, value in values.items()
+        }
+        return _evaluate(branch, torch.where(taken, x, x.detach()), kept)
+
+    return torch.where(mask, only(mask, chosen), only(~mask, other))
 
 
 def _evaluate_sum(node: Sum, x: Tensor, values: Mapping[str, Tensor | float]) -> Tensor:
@@ -170,6 +176,14 @@ def _symbolic(node: Node, sympy: Any, values: Mapping[str, Any]) -> Any:
 def evaluate_constant(node: Node) -> float:
     """Return the value of a tree without names, in float64; it may be infinite or not a number."""
     return _evaluate(node, torch.zeros((), dtype=torch.float64), {}).item()
+
+
+def vectors_of(node: Node) -> frozenset[str]:
+    """Return the names inside sums, `x` excluded: those of vector parameters."""
+    if isinstance(node, Sum):
+        return frozenset(names_of(node.term)) - {VARIABLE}
+    below = node.arguments if isinstance(node, Call) else ()
+    return frozenset(name for child in below for name in vectors_of(child))
 
 
 def names_of(node: Node) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import nn
 from softknee._errors import OptionError
 from softknee._expression.parse import parse
 from softknee._expression.primitives import PRIMITIVES, Primitive
+from softknee._expression.tree import vectors_of
 from softknee._spec import Param, Promises, Spec
 from softknee.functional import SPECS
 from softknee.nn.elementwise import Elementwise
@@ -56,9 +57,11 @@ def formula_spec(text: str, values: Collection[str]) -> Spec:
 
     Raises:
         ExpressionError: The text is no formula.
-        OptionError: A name in the formula has no value, or modules use it otherwise.
+        OptionError: A name in the formula has no value, or modules use it otherwise, or it is a vector.
     """
     expression: Expression = parse(text, FUNCTIONS)
+    if vectors_of(expression.root):
+        raise OptionError(f"{str(expression)!r} sums over vector parameters; those of a formula are single numbers")
     taken = [name for name in expression.parameters if name in RESERVED]
     if taken:
         raise OptionError(f"{taken[0]!r} cannot name a parameter, for every module has it already; choose another name")
