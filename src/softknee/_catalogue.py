@@ -147,7 +147,7 @@ def parse_choice(text: str) -> Choice:
     parts = _CHOICE.fullmatch(text.strip())
     if parts is None or not parts["what"].strip():
         raise OptionError(f"{text!r} names no activation; write a name, name[options] or a formula in x")
-    options = dict(_read_option(text, item) for item in (parts["options"] or "").split(",") if item.strip())
+    options = _read_options(text, parts["options"] or "")
     values: dict[str, Any] = {k: v for k, v in options.items() if k not in _GENERAL}
     what = parts["what"].strip()
     spec = get(what) if _is_name(what) else formula_spec(what, values)
@@ -164,6 +164,16 @@ def parse_choice(text: str) -> Choice:
 
 
 _GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
+
+
+def _read_options(text: str, items: str) -> dict[str, bool | int | float | str]:
+    options: dict[str, bool | int | float | str] = {}
+    for item in filter(str.strip, items.split(",")):
+        name, value = _read_option(text, item)
+        if name in options:
+            raise OptionError(f"option {name!r} of {text!r} is given twice; keep one")
+        options[name] = value
+    return options
 
 
 def _read_option(text: str, item: str) -> tuple[str, bool | int | float | str]:
@@ -186,7 +196,13 @@ def _option_text(option: tuple[str, bool | int | float | str]) -> str:
     name, value = option
     if name == "trainable":
         return "trainable" if value else "fixed"
-    return name if value is True else f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+    return name if value is True else f"{name}={_number_text(value)}" if isinstance(value, float) else f"{name}={value}"
+
+
+def _number_text(value: float) -> str:
+    """Return the short text of a number where it loses no digit: studies tell activations apart by their labels."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _is_name(text: str) -> bool:

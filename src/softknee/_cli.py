@@ -161,7 +161,7 @@ def show(
     description = describe(activation)
     for name, text in description.facts.items():
         console.print(f"[bold]{name:>12}[/]  ", end="")
-        console.print(text, markup=False, highlight=False)
+        console.print(text.replace("\n", "\n" + " " * 14), markup=False, highlight=False)
     if plot is None:
         console.print(braille_plot(description.x, description.y, width=64, height=16), markup=False, highlight=False)
     else:

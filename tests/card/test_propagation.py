@@ -69,8 +69,8 @@ def test_moments_agree_with_closed_forms(function, square, slope_square, q):
     assert got.slope_square == pytest.approx(slope_square(q), rel=1e-12)
 
 
-def test_relu_keeps_the_gradient_exactly():
-    assert gain(create("relu")).chi == pytest.approx(1, abs=4e-16)
+def test_relu_keeps_the_variance_of_the_gradient():
+    assert gain(create("relu")).chi == pytest.approx(1, abs=1e-14)
 
 
 @pytest.mark.parametrize("a", [0.123456, 0.5 + 1e-9, 1.0 - 1e-7, 0.75, 2.000001])

@@ -89,3 +89,11 @@ def test_what_cannot_be_paired_is_an_error():
         paired_difference(np.zeros((3, 4)), np.zeros((2, 4)), margin=1)
     with pytest.raises(UsageError, match="margin is 0; it must be positive"):
         paired_difference(np.zeros((3, 4)), np.zeros((3, 4)), margin=0)
+
+
+def test_seeds_that_agree_by_chance_do_not_hide_the_noise_in_single_predictions():
+    """Three seeds that always answer one class, each another: equal means, but three predictions that disagree."""
+    scores = np.kron(np.eye(3), np.ones(400))
+    found = mean_interval(scores)
+    noise = np.sqrt(1 / 3 * 2 / 3 / scores.size)
+    assert found.high - found.mean == pytest.approx(1.96 * noise, rel=0.25)

@@ -38,8 +38,11 @@ class Primitive:
 
 
 def _below_overflow(x: Tensor) -> Tensor:
-    # A little below the logarithm, so that rounding in the exponential cannot reach infinity.
-    return x.clamp(max=math.log(torch.finfo(x.dtype).max) * (1 - 2 * torch.finfo(x.dtype).eps))
+    info = torch.finfo(x.dtype)
+    edge = math.log(info.max)
+    # The last number of the dtype whose exponential is finite; rounded up, it would be infinite.
+    spacing = info.eps * 2 ** math.floor(math.log2(edge))
+    return x.clamp(max=math.floor(edge / spacing) * spacing)
 
 
 def _exp(x: Tensor) -> Tensor:

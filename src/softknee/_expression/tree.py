@@ -79,7 +79,7 @@ def _inside(node: Node, binding: int) -> str:
 
 @dataclass(frozen=True)
 class Expression:
-    """A formula that can be evaluated, printed, hashed and pickled.
+    """A formula that can be evaluated, printed and hashed; its text brings it back.
 
     Attributes:
         root: The tree.
@@ -140,7 +140,9 @@ def _evaluate_where(node: Call, x: Tensor, values: Mapping[str, Tensor | float])
 
     def only(taken: Tensor, branch: Node) -> Tensor:
         kept = {
-            name: torch.where(taken, value, value.detach()) if isinstance(value, Tensor) and name not in vectors else value
+            name: torch.where(taken, value, value.detach())
+            if isinstance(value, Tensor) and name not in vectors
+            else value
             for name, value in values.items()
         }
         return _evaluate(branch, torch.where(taken, x, x.detach()), kept)

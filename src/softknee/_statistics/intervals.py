@@ -2,10 +2,11 @@
 
 The half-width of an interval is `sqrt((t * seed error)^2 + (z * example error)^2)`: Student's t with one degree of
 freedom less than there are seeds for the part that a handful of seeds estimates, and practically the normal quantile
-for the part that thousands of examples estimate. This is exact when either part dominates. The alternatives were
-simulated and dropped: percentiles of the bootstrap cover far too rarely at three seeds, and t for the whole error makes
-intervals at three seeds more than twice as wide as they need to be wherever the examples dominate.
-`tests/statistics/test_coverage.py` measures the coverage. p values invert the same intervals.
+for the part that thousands of examples estimate; the seed part is at least what the noise of single predictions makes
+it. This is exact when either part dominates. The alternatives were simulated and dropped: percentiles of the bootstrap
+cover far too rarely at three seeds, and t for the whole error makes intervals at three seeds more than twice as wide as
+they need to be wherever the examples dominate. `tests/statistics/test_coverage.py` measures the coverage. p values
+invert the same intervals.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def _reach(parts: Components, tail: float) -> float:
     special = require("scipy.special", extra="bench")
     # Upper quantiles as negated lower ones: 1 - tail would round to 1 for tiny tails.
     t, z = -special.stdtrit(parts.rows - 1, tail), -special.stdtrit(parts.columns - 1, tail)
-    return float(np.sqrt(t**2 * parts.seeds + z**2 * parts.examples))
+    # A handful of seeds can agree by chance to less than the noise of single predictions that is in them.
+    return float(np.sqrt(max(t**2 * parts.seeds, z**2 * parts.noise) + z**2 * parts.examples))
 
 
 def _tail(parts: Components, distance: float) -> float:

@@ -166,7 +166,7 @@ def check_options(
     for name in (*values, *named):
         if name not in names:
             allowed = f"it has {', '.join(names)}" if names else "it has none"
-            raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names)}; {allowed}")
+            raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names) or ';'} {allowed}")
     if (trainable is True or per_channel is not None) and not names:
         raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
     for option, number in (("per_channel", per_channel), ("terms", terms)):

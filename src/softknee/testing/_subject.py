@@ -82,8 +82,9 @@ class Subject:
         """Return the activation as a module in eval mode."""
         values = {name: torch.tensor(value) for name, value in self.defaults.items() if isinstance(value, tuple)}
         scalars = {name: value for name, value in self.defaults.items() if not isinstance(value, tuple)}
-        if getattr(nn, self.spec.title, None) is not None and getattr(nn, self.spec.title).spec is self.spec:
-            return getattr(nn, self.spec.title)(**scalars, **values, **options).eval()  # type: ignore[no-any-return]
+        catalogued = getattr(nn, self.spec.title, None)
+        if catalogued is not None and getattr(catalogued, "spec", None) is self.spec:
+            return catalogued(**scalars, **values, **options).eval()  # type: ignore[no-any-return]
         return _Module(self.spec, **scalars, **values, **options).eval()
 
     def fail(self, check: str, x: object, got: object, expected: object) -> NoReturn:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from softknee._expression.parse import parse
+
+
+def slopes(text, points, *values, dtype=torch.float32):
+    x = torch.tensor(points, dtype=dtype, requires_grad=True)
+    arguments = [torch.tensor(value, dtype=dtype, requires_grad=True) for value in values]
+    y = parse(text)(x, *arguments)
+    return y, *torch.autograd.grad(y.sum(), [x, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "expected"),
+    [
+        ("where(x > 0, log(x), x)", [-1.0, 0.0, 2.0], [1.0, 1.0, 0.5]),
+        ("where(x > 1, log(x - 1), 0)", [-1.0, 1.0, 3.0], [0.0, 0.0, 0.5]),
+        ("where(x >= 0, x, 1 / x)", [0.0, -2.0], [1.0, -0.25]),
+        ("where(x > 0, x, exp(x) - 1)", [1e4, 89.0, -1.0], [1.0, 1.0, 0.36787944]),
+        ("where(x > 2, sqrt(x - 2), where(x > 0, sqrt(x), 0))", [-1.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.5, 0.5]),
+        ("tanh(exp(x))", [1e4, 90.0, -1e4], [0.0, 0.0, 0.0]),
+        ("x * tanh(exp(x))", [1e4, 90.0], [1.0, 1.0]),
+        ("x * tanh(softplus(x))", [1e4, -1e4], [1.0, 0.0]),
+        ("1 / (1 + exp(-x))", [1e4, -1e4], [0.0, 0.0]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_gradients_are_right_where_another_branch_or_an_overflow_would_spoil_them(text, points, expected, dtype):
+    _, got = slopes(text, points, dtype=dtype)
+    assert torch.allclose(got.double(), torch.tensor(expected, dtype=torch.float64), atol=2e-3)
+
+
+def test_parameters_get_no_gradient_from_a_branch_not_taken():
+    _, _, by_a = slopes("where(x > 0, a * x, log(a * x))", [2.0, 3.0], 0.5)
+    assert by_a.item() == 5.0
+    _, _, by_a = slopes("where(x > 0, x, sqrt(a) * x)", [2.0, 3.0], 0.0)
+    assert by_a.item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_result_has_the_shape_and_dtype_of_the_input(dtype):
+    for shape in ((), (0,), (2, 3)):
+        x = torch.zeros(shape, dtype=dtype)
+        for text in ("2", "a", "x + a", "where(x > 0, 1, 2)", "x * 1e-3"):
+            y = parse(text)(x, *[1.5] * ("a" in text))
+            assert (y.shape, y.dtype) == (x.shape, dtype)
+
+
+def test_the_exponential_is_exact_up_to_overflow_and_stays_there():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        largest = torch.finfo(dtype).max
+        x = torch.tensor([-5.0, 0.0, 3.0, 11.0, 1e4, torch.inf], dtype=dtype)
+        for text, reference in (("exp(x)", torch.exp), ("expm1(x)", torch.expm1)):
+            got = parse(text)(x)
+            assert torch.equal(got[:4], reference(x[:4]))
+            assert (got[4:] > 0.75 * largest).all()
+            assert got.isfinite().all()
+
+
+def test_a_sum_runs_over_vector_parameters():
+    x = torch.tensor([[0.3, -1.0]])
+    a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.25, -1.0])
+    got = parse("1 + sum(a * sin(b * x))")(x, a, b)
+    assert torch.allclose(got, 1 + sum(a[i] * torch.sin(b[i] * x) for i in range(3)))
+
+
+def test_gradients_work_twice():
+    x = torch.tensor([0.5, -0.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(parse("where(x > 0, x**3, exp(x) * x)"), (x,))
