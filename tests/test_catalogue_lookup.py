@@ -78,6 +78,10 @@ def choices(draw):
     for param in spec.parameters:
         if not param.vector and draw(st.booleans()):
             options[param.name] = draw(values_of(param))
+    for param in spec.parameters:
+        if param.not_below:
+            pair = sorted(draw(values_of(param)) for _ in range(2))
+            options |= dict(zip((param.not_below, param.name), pair, strict=True))
     if spec.parameters and draw(st.booleans()):
         options["trainable"] = draw(st.booleans())
     if spec.parameters and draw(st.booleans()):
@@ -132,6 +136,11 @@ def test_spellings_of_a_choice():
         ("swish[bta=1]", OptionError, "swish has no parameter 'bta'; did you mean 'beta'"),
         ("swish[beta=nan]", OptionError, "beta of swish must be finite, got nan"),
         ("celu[alpha=-1]", OptionError, "alpha of celu must be above 0, got -1"),
+        (
+            "hardtanh[min_value=2]",
+            OptionError,
+            "max_value of hardtanh must not be below min_value, got min_value=2 and",
+        ),
         ("relu[terms=2]", OptionError, "relu has no terms"),
         ("staf[initialization=mine]", OptionError, "must be one of theorem, code, normal"),
         ("b*x", OptionError, "'b' in 'b . x' is neither x nor a function"),

@@ -27,6 +27,7 @@ class Param:
         low: Smallest allowed value, itself excluded when `open_low`.
         high: Largest allowed value.
         open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
+        not_below: Name of another parameter, which this one must not start below.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Param:
     low: float | None = None
     high: float | None = None
     open_low: bool = False
+    not_below: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,8 +83,8 @@ def moments(activation: Callable[[Tensor], Tensor], *, q: float = 1.0, channels:
     """Integrate the squares of an activation and of its derivative against a normal density, in float64.
 
     Gauss-Lobatto panels over 13 standard deviations are bisected until each agrees with its two halves, so kinks need
-    not be declared, and fast oscillation is resolved. The rule has nodes at both ends of a panel; between an end and the
-    first node of another rule a jump could hide.
+    not be declared, and fast oscillation is resolved. The rule has nodes at both ends of a panel: between an end and
+    the first node of another rule, a jump could hide.
 
     Args:
         activation: As in `gain`.

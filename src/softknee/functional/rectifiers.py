@@ -201,7 +201,7 @@ SPECS = (
         family="rectifier",
         function=rrelu,
         formula="where(x >= 0, x, (lower + upper) / 2 * x)",
-        parameters=(Param(name="lower", default=1 / 8), Param(name="upper", default=1 / 3)),
+        parameters=(Param(name="lower", default=1 / 8), Param(name="upper", default=1 / 3, not_below="lower")),
         promises=Promises(monotonic=True),
         source="xu2015rrelu",
         kinks=("0",),
@@ -226,7 +226,7 @@ SPECS = (
         parameters=(
             Param(name="left_threshold", default=0.0, trainable=True),
             Param(name="left_slope", default=0.2, trainable=True),
-            Param(name="right_threshold", default=1.0, trainable=True),
+            Param(name="right_threshold", default=1.0, trainable=True, not_below="left_threshold"),
             Param(name="right_slope", default=1.0, trainable=True),
         ),
         promises=Promises(monotonic=True),

@@ -56,7 +56,7 @@ def hardtanh(x: Tensor, min_value: Tensor | float = -1.0, max_value: Tensor | fl
     Args:
         x: Any shape, any floating dtype.
         min_value: $l$, broadcastable to `x`.
-        max_value: $h > l$.
+        max_value: $h \ge l$.
 
     Returns:
         Same shape and dtype as `x`.
@@ -179,7 +179,7 @@ SPECS = (
         family="sigmoidal",
         function=hardtanh,
         formula="max(min(x, max_value), min_value)",
-        parameters=(Param(name="min_value", default=-1.0), Param(name="max_value", default=1.0)),
+        parameters=(Param(name="min_value", default=-1.0), Param(name="max_value", default=1.0, not_below="min_value")),
         promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
         source="collobert2004thesis",
         kinks=("min_value", "max_value"),

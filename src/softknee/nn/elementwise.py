@@ -181,6 +181,20 @@ def check_options(
     for param in spec.parameters:
         if param.name in values:
             _check_range(spec, param, torch.as_tensor(values[param.name]))
+    _check_order(spec, values)
+
+
+def _check_order(spec: Spec, values: Mapping[str, float | Tensor]) -> None:
+    starts = {param.name: values.get(param.name, param.default) for param in spec.parameters}
+    for param in spec.parameters:
+        if not param.not_below:
+            continue
+        low, high = torch.as_tensor(starts[param.not_below]), torch.as_tensor(starts[param.name])
+        if not (low <= high).all():
+            raise OptionError(
+                f"{param.name} of {spec.name} must not be below {param.not_below}, "
+                f"got {param.not_below}={_shown(low)} and {param.name}={_shown(high)}"
+            )
 
 
 def _check_range(spec: Spec, param: Param, value: Tensor) -> None:

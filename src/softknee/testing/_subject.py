@@ -10,6 +10,7 @@ from torch import Tensor
 
 from softknee import nn
 from softknee._catalogue import get
+from softknee._expression.tree import Expression
 from softknee._spec import Param, Spec
 from softknee.testing._oracle import Oracle, oracle
 
@@ -81,7 +82,9 @@ class Subject:
     def module(self, **options: Any) -> nn.Elementwise:
         """Return the activation as a module in eval mode."""
         values = {name: torch.tensor(value) for name, value in self.defaults.items() if isinstance(value, tuple)}
-        scalars = {name: value for name, value in self.defaults.items() if not isinstance(value, tuple)}
+        scalars: dict[str, Any] = {name: value for name, value in self.defaults.items() if not isinstance(value, tuple)}
+        if isinstance(self.spec.function, Expression):
+            return nn.Formula(self.spec.formula, **scalars, **options).eval()
         catalogued = getattr(nn, self.spec.title, None)
         if catalogued is not None and getattr(catalogued, "spec", None) is self.spec:
             return catalogued(**scalars, **values, **options).eval()  # type: ignore[no-any-return]
