@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -117,8 +116,12 @@ def children_of(pid):
     return [line for line in listing.splitlines() if "softknee._bench.worker" in line and f" {pid} " in line]
 
 
-def test_a_missing_extra_is_named(tmp_path):
-    program = "import sys; sys.modules['typer'] = None; from softknee.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ)
+@pytest.mark.parametrize(
+    ("missing", "program"),
+    [("typer", "from softknee.__main__ import main; main()"), ("pydantic", "import softknee; softknee.bench")],
+)
+def test_a_missing_extra_is_named(missing, program):
+    program = f"import sys; sys.modules[{missing!r}] = None; {program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "typer is not installed; `pip install 'softknee[bench]'` brings it" in done.stderr
+    assert f"{missing} is not installed; `pip install 'softknee[bench]'` brings it" in done.stderr

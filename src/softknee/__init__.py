@@ -58,6 +58,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"softknee.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'softknee' has no attribute {name!r}")
+    if name == "bench":
+        import_module("softknee._extras").require("pydantic", extra="bench")
     return getattr(import_module(_HOMES[name]), name)
 
 
