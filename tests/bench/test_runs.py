@@ -62,7 +62,8 @@ def test_results_are_read_back_and_only_finished_ones_count(tmp_path):
     write_result(tmp_path, SPEC, "diverged", test_accuracy=[])
     assert finished_status(tmp_path) == "diverged"
     result = json.loads((tmp_path / "result.json").read_text())
-    assert {"key", "status", "protocol", "activation", "seed", "learning_rate"} <= set(result)
+    promised = {"key", "status", "protocol", "activation", "seed", "test_accuracy", "test_loss", "best_test_accuracy"}
+    assert promised | {"seconds", "learning_rate"} <= set(result)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -135,6 +135,7 @@ def test_a_run_that_leaves_the_finite_numbers_is_diverged(tmp_path):
     result = read_result(job.folder)
     assert len(result["test_accuracy"]) == result["diverged_at"] - 1
     assert "correct" not in result
+    assert result["best_test_accuracy"] is None or result["best_test_accuracy"] == max(result["test_accuracy"])
 
 
 def test_an_exception_in_a_run_is_its_result_and_it_is_tried_again(tmp_path, monkeypatch):

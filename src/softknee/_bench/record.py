@@ -92,11 +92,8 @@ def final_fields(
         Plain data, see `docs/results-format.md`.
     """
     confusion = confusion_matrix(labels.numpy(), predicted.numpy(), classes=len(CLASSES))
-    best = int(np.argmax(history.test_accuracy))
     x = curve_points()
     return {
-        "best_test_accuracy": history.test_accuracy[best],
-        "best_epoch": best + 1,
         "classes": list(CLASSES),
         "confusion": confusion.tolist(),
         "per_class": per_class_scores(confusion),
@@ -107,10 +104,17 @@ def final_fields(
 
 
 def history_fields(history: History) -> dict[str, Any]:
-    """Return the fields of a result that its history holds, with the epochs' seconds summed."""
+    """Return the fields of a result that its history holds, with the best epoch and the seconds summed."""
     fields = asdict(history)
     del fields["before"]
-    return {**fields, "seconds": sum(history.seconds)}
+    accuracies = history.test_accuracy
+    best = int(np.argmax(accuracies)) if accuracies else None
+    return {
+        **fields,
+        "best_test_accuracy": None if best is None else accuracies[best],
+        "best_epoch": None if best is None else best + 1,
+        "seconds": sum(history.seconds),
+    }
 
 
 def confusion_matrix(labels: NDArray[np.integer], predicted: NDArray[np.integer], *, classes: int) -> NDArray[np.int64]:

@@ -95,7 +95,14 @@ def write_result(folder: Path, spec: RunSpec, status: Status, **fields: Any) -> 
         **fields: Everything else that was recorded; plain data.
     """
     described = spec.model_dump(mode="json", exclude={"recipe"})
-    result = {"schema": SCHEMA, "key": spec.key, "status": status, **described, "error": None, **fields}
+    nothing: dict[str, Any] = {
+        "test_accuracy": [],
+        "test_loss": [],
+        "best_test_accuracy": None,
+        "seconds": None,
+        "error": None,
+    }
+    result = {"schema": SCHEMA, "key": spec.key, "status": status, **described, **nothing, **fields}
     write_atomic(folder / RESULT, json.dumps(result, allow_nan=False))
 
 
