@@ -22,6 +22,7 @@ unit: .venv/dev
 	$(BIN)/pytest -n auto
 
 .venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "the pinned set-up needs Python 3.11 or later; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	touch $@
 

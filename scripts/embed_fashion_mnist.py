@@ -20,7 +20,7 @@ def main(folder: str) -> None:
     """Write the four xz-packed files of the subset."""
     EMBEDDED.mkdir(exist_ok=True)
     for images, labels in (FILES[:2], FILES[2:]):
-        pixels, classes = (read_idx(unpack(Path(folder), name)) for name in (images, labels))
+        pixels, classes = (read_idx(unpack(Path(folder), name)[1]) for name in (images, labels))
         per_class = PER_CLASS[images.partition("-")[0]]
         keep = np.sort(np.concatenate([np.flatnonzero(classes == c)[:per_class] for c in range(10)]))
         for name, values in ((images, pixels[keep]), (labels, classes[keep])):

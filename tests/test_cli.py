@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_importing_softknee_loads_next_to_nothing():
         (["show", "gleu"], "did you mean"),
         (["list", "--family", "nonsense"], "nonsense"),
         (["frobnicate"], "frobnicate"),
+        (["bench", "fashion-mlp", "-a", "relu", "--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
 )
 def test_a_bad_command_line_exits_with_2_and_one_line(arguments, message, capsys, tmp_path, monkeypatch):
@@ -94,26 +96,66 @@ def test_list_and_show(capsys, tmp_path):
     assert (tmp_path / "curve.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signals_leave_no_child_and_a_study_that_goes_on(tmp_path, sent, status):
     arguments = bench_arguments(tmp_path, "--epochs", "60")
     process = subprocess.Popen(softknee(*arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/*/checkpoint.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    children = children_of(process.pid)
+    assert children
     process.send_signal(sent)
     _, complaint = process.communicate(timeout=30)
     assert process.returncode == status
     assert "goes on where this one stopped" in complaint
-    assert not children_of(process.pid)
+    assert not any(is_running(child) for child in children)
     assert json.loads((tmp_path / "study.json").read_text())["epochs"] == 60
     assert list(tmp_path.glob("runs/*/checkpoint.pt"))
+    assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path):
+    arguments = bench_arguments(tmp_path, "--epochs", "200")
+    process = subprocess.Popen(softknee(*arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = children_of(process.pid)
+    process.kill()
+    process.wait()
+    while any(is_running(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_running(child) for child in children)
+    assert not list(tmp_path.glob("runs/*/result.json"))
 
 
 def children_of(pid):
-    """Workers whose command line names softknee's worker and whose session was started by `pid`'s children."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if "softknee._bench.worker" in line and f" {pid} " in line]
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listing.splitlines()[1:]]
+    return [child for child, parent in pairs if parent == pid]
+
+
+def is_running(pid):
+    listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(listing.strip()) and not listing.strip().startswith("Z")
+
+
+def test_a_failed_run_makes_the_exit_status_1(tmp_path):
+    """The formula has no forward gain, so its matched runs fail; everything else is finished and reported."""
+    arguments = ["bench", "fashion-mlp-fair", "-a", "0*x", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path)]
+    done = subprocess.run(softknee(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "failed" in done.stdout
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_options_survive_in_narrow_tables(finished, monkeypatch):
+    out, _ = finished
+    narrow = subprocess.run(
+        softknee("report", out), capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert "…" not in narrow.stdout
 
 
 @pytest.mark.parametrize(

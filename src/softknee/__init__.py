@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from softknee._version import __version__
+
 if TYPE_CHECKING:
     from softknee import functional, nn, testing
     from softknee._bench.compare import bench
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from softknee._card.propagation import gain, moments
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "MissingExtra": "softknee._errors",
@@ -39,6 +39,7 @@ __all__ = [
     "SoftkneeError",
     "Study",
     "UsageError",
+    "__version__",
     "bench",
     "cite",
     "create",

@@ -109,6 +109,21 @@ class Choice:
         """Canonical text; `parse_choice` of it gives an equal choice."""
         return self.what + (f"[{','.join(map(_option_text, self.options))}]" if self.options else "")
 
+    @property
+    def definition(self) -> str:
+        """What the label stands for: the formula, parameters with their values and which are trained, other options."""
+        options = dict(self.options)
+        spec = get(self.what) if _is_name(self.what) else formula_spec(self.what, options)
+        parts = [spec.formula]
+        for param in spec.parameters:
+            trained = options.get("trainable", param.trainable)
+            value = options.get(param.name, "drawn" if param.default is None else param.default)
+            parts.append(f"{param.name}={value}{' trained' if trained else ''}")
+        drawn = {"terms": spec.terms, "initialization": next(iter(spec.initializations), "")} if spec.terms else {}
+        general = {name: value for name, value in options.items() if name in _GENERAL and name != "trainable"}
+        parts += [f"{name}={value}" for name, value in sorted({**drawn, **general}.items())]
+        return "; ".join(parts)
+
     def build(self, *, channels: int, generator: torch.Generator | None = None) -> Elementwise:
         """Make the module.
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from softknee._report.table import Table as PlainTable
 
 EXIT_USAGE = 2
-# Exit status after each signal: the shell's own for Ctrl-C, "try again" for SIGTERM.
-STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75}
+EXIT_BROKEN = 1
+# Exit status after each signal: the shell's own for Ctrl-C and a closed terminal, "try again" for SIGTERM.
+STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 129}
 
 app = typer.Typer(
     name="softknee",
@@ -41,8 +42,8 @@ app = typer.Typer(
 )
 # A pipe or a log file has no width of its own.
 console = Console(width=None if sys.stdout.isatty() else 132)
-# The columns of a condition's table that fit a terminal; the report has all.
-TERMINAL_COLUMNS = {"#", "Activation", "Verdict", "Accuracy %", "±", "sd", "Difference", "p", "Runs", "Rate", "s / run"}
+# Columns of a condition's table that a narrow terminal goes without, the first one first; the report has all.
+DISPENSABLE = ("Parameters", "Best epoch %", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,13 +53,15 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Without the program's name.
 
     Returns:
-        0, 2 for a bad request, 75 after SIGTERM (try again: it goes on where it was), 130 after Ctrl-C.
+        0; 1 where runs failed; 2 for a bad request; 75 after SIGTERM (try again: it goes on where it was), 130 after
+        Ctrl-C.
     """
     try:
-        return app(args=list(arguments), standalone_mode=False) or 0
+        with _stoppable():
+            return app(args=list(arguments) or ["--help"], standalone_mode=False) or 0
     except TyperException as error:
         return _complain(error.format_message(), EXIT_USAGE)
-    except SoftkneeError as error:
+    except (SoftkneeError, OSError) as error:
         return _complain(str(error), EXIT_USAGE)
     except _Stopped as stop:
         return _complain("stopped; the same command goes on where this one stopped", STOPS[stop.signal])
@@ -77,6 +80,8 @@ def _stoppable() -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into an exception that cleans up on its way."""
 
     def stop(number: int, _: object) -> NoReturn:
+        for other in STOPS:  # one is enough; a second must not disturb the cleaning up
+            signal.signal(other, signal.SIG_IGN)
         raise _Stopped(signal.Signals(number))
 
     before = {number: signal.signal(number, stop) for number in STOPS}
@@ -111,7 +116,7 @@ def bench(
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
     from softknee._bench.compare import bench as compare
 
-    with _stoppable(), ExitStack() as shown:
+    with ExitStack() as shown:
         study = compare(
             protocol,
             activation,
@@ -126,6 +131,9 @@ def bench(
             progress=_progress_listener(shown),
         )
     _conclude(study)
+    broken = {run.key for run in study.files.runs if run.status in {"failed", "lost"}}
+    if broken:
+        raise typer.Exit(EXIT_BROKEN)
 
 
 @app.command()
@@ -146,7 +154,7 @@ def list_(
     table = Table("name", "family", "formula", "source", box=None, pad_edge=False, header_style="bold")
     for name in _catalogue.list(family):
         spec = _catalogue.get(name)
-        table.add_row(spec.name, spec.family, spec.formula, spec.source)
+        table.add_row(*map(Text, (spec.name, spec.family, spec.formula, spec.source)))
     console.print(table)
 
 
@@ -171,7 +179,7 @@ def show(
 
 def _progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
     """Return what draws the progress bar, from the first event until `shown` is left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
     bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task("training", total=None)
 
@@ -201,7 +209,7 @@ def _conclude(study: Study) -> None:
     if len(study.table) > 1:
         console.print(_terminal_table(spread_table(study.files, study.table)), "")
     for table in study.table:
-        console.print(_terminal_table(cell_table(study.files, table), TERMINAL_COLUMNS), "")
+        console.print(_terminal_table(cell_table(study.files, table)), "")
     console.print(study.summary(), highlight=False, markup=False)
     study.to_csv(study.folder / "results.csv")
     study.to_markdown(study.folder / "results.md")
@@ -209,13 +217,18 @@ def _conclude(study: Study) -> None:
     console.print(f"report: {study.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _terminal_table(table: PlainTable, titles: set[str] | None = None) -> Table:
-    """Return a table for the terminal, of the columns with these titles."""
-    shown = [i for i, column in enumerate(table.columns) if titles is None or column.title in titles]
+def _terminal_table(table: PlainTable) -> Table:
+    """Return a table for the terminal, without the columns it has no room for."""
+    rows = [*table.rows, *table.foot]
+    least = [max(len(row[i].text) for row in rows) for i in range(len(table.columns))]
+    shown = list(range(len(table.columns)))
+    for title in DISPENSABLE:
+        if sum(max(least[i], 4) + 2 for i in shown) > console.width:
+            shown = [i for i in shown if table.columns[i].title != title]
     result = Table(title=Text(table.caption), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i in shown:
         column = table.columns[i]
-        result.add_column(Text(column.title), justify="right" if column.numeric else "left", no_wrap=True)
-    for row in (*table.rows, *table.foot):
+        result.add_column(Text(column.title), justify="right" if column.numeric else "left", min_width=least[i])
+    for row in rows:
         result.add_row(*[Text(row[i].text) for i in shown])
     return result

@@ -98,6 +98,7 @@ def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
     manifest = {
         "schema": 1,
         "protocol": {
+            "tuning": {"epochs_fraction": 0.5, "seeds": [1000], "trials": 5} if plan.cells > 1 else None,
             "name": "fashion-mlp" if plan.cells == 1 else "fashion-mlp-fair",
             "title": "MLP on Fashion-MNIST" + ("" if plan.cells == 1 else ", with matched gain and tuned rate"),
             "description": "A 784-256-192-128-64-10 perceptron, SGD, batch 128, momentum 0.9.",
@@ -110,6 +111,7 @@ def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
         "margin": 0.5,
         "cells": [dict(zip(FIELDS, cell, strict=True)) for cell in CELLS[: plan.cells]],
         "runs": runs,
+        "evaluated_runs": len(runs),
         "tuning": tuning,
         "curves": {label: latent.curve(label) for label in plan.activations},
         "environment": {

@@ -7,6 +7,7 @@ import pytest
 from softknee._bench import plan as plan_module
 from softknee._bench.compare import bench
 from softknee._bench.protocol import PROTOCOLS, Recipe
+from softknee._bench.study import Study
 from softknee._errors import DataError, OptionError, StudyMismatch, UnknownActivation, UnknownProtocol, UsageError
 
 
@@ -88,7 +89,16 @@ def test_a_diverged_run_is_recorded_and_does_not_stop_the_others(tmp_path):
     [
         ({"activations": ("gleu",)}, UnknownActivation, "'gleu'; did you mean .*gelu"),
         ({"activations": ()}, UsageError, "activations must name at least one"),
-        ({"activations": "relu"}, UsageError, "activations must be a list of texts, got the single text 'relu'"),
+        ({"activations": "relu"}, UsageError, "activations must be a list of texts, got 'relu'"),
+        ({"activations": (3,)}, UsageError, "activations must be a list of texts, got .3,."),
+        (
+            {"activations": ("prelu[per_channel=3]",)},
+            OptionError,
+            "does not fit the model of fashion-mlp: .* 3 channels",
+        ),
+        ({"margin": float("inf")}, UsageError, "margin must be a positive number of percentage points, got inf"),
+        ({"margin": "x"}, UsageError, "margin must be .*, got 'x'"),
+        ({"save_epochs": ("a",)}, UsageError, "save_epochs must be an integer of at least 1, got 'a'"),
         ({"activations": ("swish[bta=1]",)}, OptionError, "bta.*beta"),
         ({"seeds": 0}, UsageError, "seeds must be an integer of at least 1, got 0"),
         ({"epochs": 0}, UsageError, "epochs must be an integer of at least 1, got 0"),
@@ -115,9 +125,9 @@ def test_unknown_protocol_is_refused(tmp_path, monkeypatch):
 def test_a_folder_that_holds_another_study_is_refused_and_stays_as_it_is(tmp_path):
     run(tmp_path, seeds=1)
     before = (tmp_path / "study.json").read_bytes()
-    with pytest.raises(StudyMismatch, match="holds another study .fashion-mlp with 1 epochs; asked for: .* 2 epochs"):
+    with pytest.raises(StudyMismatch, match="another study: its number of epochs is 1, asked for 2; give another"):
         run(tmp_path, seeds=1, epochs=2)
-    with pytest.raises(StudyMismatch, match="asked for: fashion-mlp-fair with 1 epochs"):
+    with pytest.raises(StudyMismatch, match="its protocol is fashion-mlp, asked for fashion-mlp-fair"):
         run(tmp_path, seeds=1, protocol="fashion-mlp-fair")
     assert (tmp_path / "study.json").read_bytes() == before
     (tmp_path / "file").write_text("")
@@ -133,8 +143,6 @@ def test_an_interrupted_study_can_be_reported_and_goes_on_to_the_same_numbers(tm
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", epochs=2, progress=interrupt)
     assert len(stored(tmp_path / "cut")) == 1
-    from softknee._bench.study import Study
-
     Study.load(tmp_path / "cut").to_html(tmp_path / "partial.html")
     run(tmp_path / "cut", epochs=2)
     run(tmp_path / "whole", epochs=2)
@@ -143,3 +151,94 @@ def test_an_interrupted_study_can_be_reported_and_goes_on_to_the_same_numbers(tm
         return {key: {k: v for k, v in result.items() if k != "seconds"} for key, result in results.items()}
 
     assert without_time(stored(tmp_path / "cut")) == without_time(stored(tmp_path / "whole"))
+
+
+def test_repeating_a_finished_study_and_stopping_at_once_loses_nothing(tmp_path):
+    run(tmp_path, ("relu",), "fashion-mlp-fair", epochs=3, seeds=1)
+    before = json.loads((tmp_path / "study.json").read_text())
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ("relu",), "fashion-mlp-fair", epochs=3, seeds=1, progress=interrupt)
+    assert json.loads((tmp_path / "study.json").read_text()) == before
+
+
+def test_an_interrupted_fair_study_says_that_it_is_unfinished(tmp_path):
+    def interrupt(progress):
+        if progress.done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ("relu",), "fashion-mlp-fair", epochs=2, seeds=1, progress=interrupt)
+    assert "unfinished" in Study.load(tmp_path).summary()
+
+
+def test_a_call_on_the_same_folder_adds_to_the_study(tmp_path):
+    run(tmp_path, ("relu",), seeds=2)
+    run(tmp_path, ("gelu",), seeds=1)
+    study = json.loads((tmp_path / "study.json").read_text())
+    assert study["activations"] == ["relu", "gelu"]
+    assert study["seeds"] == [0, 1]
+    assert len(stored(tmp_path)) == 4
+
+
+def test_a_lost_tuning_run_is_tried_again_and_never_taken_for_a_bad_rate(tmp_path, monkeypatch):
+    from softknee._bench import compare
+    from softknee._bench.runs import write_failure
+
+    def lose_one(jobs, listen):
+        for job in jobs:
+            if job.spec.split == "validation" and job.spec.learning_rate == 0.01:
+                write_failure(job.folder, job.spec, "lost", kind="ProcessDied", message="gone")
+            else:
+                run_here([job], listen)
+
+    run_here = compare.run_here
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "run_here", lose_one)
+        study = run(tmp_path, ("relu",), "fashion-mlp-fair", seeds=1)
+    assert "unfinished" in study.summary()
+    assert not json.loads((tmp_path / "study.json").read_text())["tuning"]
+    whole = run(tmp_path, ("relu",), "fashion-mlp-fair", seeds=1)
+    assert "unfinished" not in whole.summary()
+
+
+@pytest.mark.parametrize("activation", ["log(x)", "sqrt(x)", "1/x", "0*x", "1 + 0*x"])
+def test_a_function_that_is_not_finite_everywhere_still_gets_its_report(tmp_path, activation):
+    study = run(tmp_path, ("relu", activation), seeds=1)
+    study.to_html(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_shared_instance_refuses_parameters_per_channel(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real widths, which differ
+    with pytest.raises(OptionError, match="prelu.per_channel. does not fit the model of fashion-mlp-chapter"):
+        bench("fashion-mlp-chapter", ["prelu[per_channel]"], out=tmp_path / "out")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    def again(progress):
+        with pytest.raises(UsageError, match="another process is working in"):
+            run(tmp_path, seeds=1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, seeds=1, progress=again)
+
+
+def test_a_damaged_study_is_named(tmp_path):
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(UsageError, match=r"study\.json' is damaged"):
+        run(tmp_path)
+
+
+def test_drawn_activations_are_shown_as_the_first_seed_starts_with_them(tmp_path):
+    curves = []
+    for folder in ("one", "two"):
+        run(tmp_path / folder, ("staf",), seeds=1)
+        curves.append(json.loads((tmp_path / folder / "study.json").read_text())["curves"]["staf"])
+    assert curves[0] == curves[1]
+    (result,) = stored(tmp_path / "one").values()
+    assert curves[0]["y"] == pytest.approx(result["shapes"]["activation_0"]["before"])

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name in data.FILES:
-        (raw / f"{name}.gz").write_bytes(gzip.compress(data.unpack(data.EMBEDDED, name), compresslevel=1))
+        (raw / f"{name}.gz").write_bytes(gzip.compress(data.unpack(data.EMBEDDED, name)[1], compresslevel=1))
     monkeypatch.setattr(data, "FULL_SUMS", data.MINI_SUMS)
     return raw
 
@@ -63,14 +63,14 @@ def test_changed_pixel_is_refused(folder):
     stream[100] ^= 1
     path.write_bytes(gzip.compress(bytes(stream), compresslevel=1))
     with pytest.raises(
-        DataError, match=rf"{data.FILES[2]}: expected MD5 {data.MINI_SUMS[2][0]} unpacked, got [0-9a-f]+"
+        DataError, match=rf"{data.FILES[2]}\.gz: expected MD5 {data.MINI_SUMS[2][0]} unpacked, got [0-9a-f]+"
     ):
         data.load(str(folder))
 
 
 def test_wrong_size_is_refused(folder):
     (folder / f"{data.FILES[1]}.gz").write_bytes(gzip.compress(b"\0" * 100))
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: expected 10,008 bytes unpacked, got 100"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: expected 10,008 bytes unpacked, got 100"):
         data.load(str(folder))
 
 

@@ -13,6 +13,7 @@ SPEC = RunSpec(
     protocol="fashion-mlp",
     recipe=Recipe(),
     activation="relu",
+    definition="max(x, 0)",
     seed=0,
     initialization="default",
     learning_rate=1e-3,
@@ -24,13 +25,13 @@ OTHER = {
     "protocol": "fashion-mlp-fair",
     "recipe": Recipe(momentum=0.8),
     "activation": "gelu",
+    "definition": "max(0, x)",
     "seed": 1,
     "initialization": "matched",
     "learning_rate": 1e-2,
     "epochs": 14,
     "split": "validation",
     "data": "1" * 64,
-    "save_epochs": (1,),
     "threads": 2,
     "revision": 2,
 }
@@ -38,13 +39,17 @@ OTHER = {
 
 def test_the_key_is_stable():
     """A changed key orphans every result a user has; change it only together with `revision`."""
-    assert SPEC.key == "f12cb86b2b82bde0"
+    assert SPEC.key == "4fc6740cb00153d2"
 
 
 @pytest.mark.parametrize("field", OTHER)
 def test_every_field_is_in_the_key(field):
     assert SPEC.model_copy(update={field: OTHER[field]}).key != SPEC.key
-    assert set(OTHER) | {"engine"} == set(RunSpec.model_fields)
+    assert set(OTHER) | {"engine", "save_epochs"} == set(RunSpec.model_fields)
+
+
+def test_weights_to_keep_decide_no_number_and_are_not_in_the_key():
+    assert SPEC.model_copy(update={"save_epochs": (1,)}).key == SPEC.key
 
 
 def test_specs_survive_json_and_refuse_unknown_fields():
@@ -57,10 +62,11 @@ def test_specs_survive_json_and_refuse_unknown_fields():
 def test_results_are_read_back_and_only_finished_ones_count(tmp_path):
     assert read_result(tmp_path) is None
     write_failure(tmp_path, SPEC, "lost", kind="ProcessDied", message="gone")
-    assert finished_status(tmp_path) is None
+    job = Job(spec=SPEC, source="mini", folder=tmp_path)
+    assert finished_status(job) is None
     assert read_result(tmp_path)["error"]["message"] == "gone"
     write_result(tmp_path, SPEC, "diverged", test_accuracy=[])
-    assert finished_status(tmp_path) == "diverged"
+    assert finished_status(job) == "diverged"
     result = json.loads((tmp_path / "result.json").read_text())
     promised = {"key", "status", "protocol", "activation", "seed", "test_accuracy", "test_loss", "best_test_accuracy"}
     assert promised | {"seconds", "learning_rate"} <= set(result)
@@ -96,3 +102,18 @@ def test_protocols_are_the_published_ones():
         (initialization, rate) for initialization in ("default", "matched") for rate in ("given", "tuned")
     }
     assert not set(fair.tuning.seeds) & set(range(1000))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 0, "status": "done"}'])
+def test_a_result_that_cannot_be_read_is_no_result(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    assert read_result(tmp_path) is None
+    assert finished_status(Job(spec=SPEC, source="mini", folder=tmp_path)) is None
+
+
+def test_a_run_without_the_weights_to_keep_is_not_finished(tmp_path):
+    job = Job(spec=SPEC.model_copy(update={"save_epochs": (1,)}), source="mini", folder=tmp_path)
+    write_result(tmp_path, SPEC, "done")
+    assert finished_status(job) is None
+    (tmp_path / "epoch-001.pt").write_bytes(b"")
+    assert finished_status(job) == "done"

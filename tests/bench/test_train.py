@@ -25,6 +25,7 @@ def make_job(folder, **changes):
         "protocol": "fashion-mlp",
         "recipe": SMALL,
         "activation": "relu",
+        "definition": "",
         "seed": 0,
         "initialization": "default",
         "learning_rate": 0.01,
@@ -184,3 +185,31 @@ def test_identity_makes_a_linear_network():
     model = model.double()
     torch.testing.assert_close(model(x + y), model(x) + model(y) - model(torch.zeros_like(x)))
     assert isinstance(model, nn.Sequential)
+
+
+def test_a_damaged_checkpoint_costs_epochs_and_not_the_run(tmp_path):
+    whole, damaged = make_job(tmp_path / "whole"), make_job(tmp_path / "damaged")
+    damaged.folder.mkdir(parents=True)
+    (damaged.folder / CHECKPOINT).write_bytes(b"PK garbage")
+    execute(whole, ignore)
+    assert execute(damaged, ignore) == "done"
+    assert numbers(damaged) == numbers(whole)
+
+
+def test_an_exception_of_the_listener_is_not_the_runs(tmp_path):
+    def fail(epoch, accuracy):
+        raise RuntimeError("mine")
+
+    job = make_job(tmp_path)
+    with pytest.raises(RuntimeError, match="mine"):
+        execute(job, fail)
+    assert read_result(job.folder) is None
+    assert execute(job, ignore) == "done"
+
+
+def test_an_activation_that_becomes_infinite_somewhere_is_recorded_as_it_is(tmp_path):
+    job = make_job(tmp_path, activation="where(x > 4.9, 1 / (x - x), b * x)[b=1]", epochs=1, learning_rate=1e-4)
+    status = execute(job, ignore)
+    assert status in {"done", "diverged"}
+    if status == "done":
+        assert None in read_result(job.folder)["shapes"]["activation_0"]["after"]

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softknee._bench.execute import run_here, run_in_children
-from softknee._bench.plan import cell_rate, make_plan, write_study
-from softknee._bench.runs import read_result
+from softknee._bench.lock import only_process
+from softknee._bench.manifest import cell_rate, write_study
+from softknee._bench.plan import check_at_least, make_plan
+from softknee._bench.runs import FINISHED, read_result
 from softknee._bench.study import Study
 from softknee._bench.tune import RateSearch
-from softknee._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.execute import Event
-    from softknee._bench.plan import Plan, Rates
-    from softknee._bench.protocol import InitializationName
+    from softknee._bench.manifest import Rates
+    from softknee._bench.plan import Plan
+    from softknee._bench.protocol import InitializationName, RateSource
     from softknee._bench.runs import Job
 
 
@@ -61,7 +63,7 @@ def bench(
 
     Every run has a folder of its own under a key that hashes its full specification. Finished runs are skipped and
     interrupted ones go on where they were, with the same numbers bit by bit, so the same call can be repeated at any
-    time; calls with more activations or seeds on the same folder add to it.
+    time; a call with other activations or more seeds on the same folder adds to the study there.
 
     Args:
         protocol: `"fashion-mlp"`, `"fashion-mlp-chapter"` or `"fashion-mlp-fair"`.
@@ -84,9 +86,8 @@ def bench(
     Raises:
         UsageError: The request cannot be met as given; raised before any training.
     """
-    slots = (os.cpu_count() or 1) if jobs is None else jobs
-    if slots < 1:
-        raise UsageError(f"jobs must be an integer of at least 1, got {jobs}")
+    slots = _cores() if jobs is None else jobs
+    check_at_least(1, jobs=slots)
     plan = make_plan(
         protocol,
         activations,
@@ -98,7 +99,8 @@ def bench(
         margin=margin,
         save_epochs=save_epochs,
     )
-    _Conductor(plan, slots=0 if in_process else slots, progress=progress).conduct()
+    with only_process(plan.folder):
+        _Conductor(plan, slots=0 if in_process else slots, progress=progress).conduct()
     return Study.load(plan.folder)
 
 
@@ -117,18 +119,27 @@ class _Conductor:
         }
 
     def conduct(self) -> None:
-        write_study(self.plan, rates={}, tuning=[])
-        self._execute(self._cell_jobs("given", {}) + self._tuning_jobs())
-        while self._score():
+        self._advance()
+        self._write()
+        self._execute(self._cell_jobs("given") + self._tuning_jobs())
+        while self._advance():
             self._execute(self._tuning_jobs())
-        rates = {task: search.best for task, search in self.searches.items() if search.found}
-        records = [self._tuning_record(*task, search) for task, search in self.searches.items()]
-        write_study(self.plan, rates=rates, tuning=records)
-        self._execute(self._cell_jobs("tuned", rates))
+        self._write()
+        self._execute(self._cell_jobs("tuned"))
 
-    def _cell_jobs(self, rate_source: str, rates: Rates) -> list[Job]:
+    def _write(self) -> None:
+        records = [self._tuning_record(*task, search) for task, search in self.searches.items() if search.scores]
+        write_study(self.plan, rates=self._rates, tuning=records)
+
+    @property
+    def _rates(self) -> Rates:
+        """The rates of the searches that are complete."""
+        complete = {task: search for task, search in self.searches.items() if not search.proposals()}
+        return {task: search.best if search.found else None for task, search in complete.items()}
+
+    def _cell_jobs(self, rate_source: RateSource) -> list[Job]:
         """Return the runs of the cells with this source of rates, a seed of everything before the next seed."""
-        jobs = []
+        jobs, rates = [], self._rates
         for seed in self.plan.seeds:
             for cell in self.plan.protocol.cells:
                 for label in self.plan.labels:
@@ -152,12 +163,21 @@ class _Conductor:
             for seed in (tuning.seeds if tuning else ())
         ]
 
-    def _score(self) -> bool:
-        """Enter the scores of all proposals; say whether there is anything more to try."""
+    def _advance(self) -> bool:
+        """Score every proposal whose runs are finished; say whether that opened anything more to try.
+
+        A search waits while a run of its is failed or lost: such a run says nothing about its rate.
+        """
+        entered = False
         for (label, initialization), search in self.searches.items():
-            for rate in search.proposals():
-                search.scores[rate] = _mean_score(self._trial(label, initialization, rate))
-        return any(search.proposals() for search in self.searches.values())
+            while proposals := search.proposals():
+                scores = {rate: _mean_score(self._trial(label, initialization, rate)) for rate in proposals}
+                known = {rate: score for rate, score in scores.items() if score is not None}
+                if len(known) < len(proposals):
+                    break
+                search.scores.update(known)
+                entered = True
+        return entered and any(search.proposals() for search in self.searches.values())
 
     def _tuning_record(self, label: str, initialization: InitializationName, search: RateSearch) -> dict[str, Any]:
         trials = [
@@ -186,9 +206,16 @@ class _Conductor:
             self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
 
 
-def _mean_score(jobs: list[Job]) -> float:
-    """Return the mean last validation accuracy in percent, minus infinity unless every run is done."""
-    results = [read_result(job.folder) for job in jobs]
-    if any(result is None or result["status"] != "done" for result in results):
+def _mean_score(jobs: list[Job]) -> float | None:
+    """Return the mean last validation accuracy in percent: minus infinity if a run diverged, None if one is missing."""
+    results = [read_result(job.folder) or {} for job in jobs]
+    if any(result.get("status") not in FINISHED for result in results):
+        return None
+    if any(result["status"] == "diverged" for result in results):
         return -inf
-    return float(np.mean([result["test_accuracy"][-1] for result in results if result]))
+    return float(np.mean([result["test_accuracy"][-1] for result in results]))
+
+
+def _cores() -> int:
+    """Count the cores this process may use, which containers and schedulers limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -112,8 +112,8 @@ def read_idx(stream: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(stream, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def unpack(folder: Path, name: str) -> bytes:
-    """Read `name`, `name.gz` or `name.xz` in `folder`, unpacked.
+def unpack(folder: Path, name: str) -> tuple[Path, bytes]:
+    """Read `name`, `name.gz` or `name.xz` in `folder`; return which one it was, and its content unpacked.
 
     Raises:
         DataError: None of them is there, or the packed stream is damaged.
@@ -124,7 +124,7 @@ def unpack(folder: Path, name: str) -> bytes:
         if path.is_file():
             try:
                 with opener(path, "rb") as file:
-                    return bytes(file.read())
+                    return path, bytes(file.read())
             except (OSError, EOFError, lzma.LZMAError) as error:
                 raise DataError(
                     f"{path}: cannot be read ({error}); expected {name}, plain or packed by gzip"
@@ -136,8 +136,8 @@ def _read(folder: Path, sums: tuple[tuple[str, int], ...], name: str) -> ImageDa
     digest = hashlib.sha256()
     arrays = []
     for file, (md5, size) in zip(FILES, sums, strict=True):
-        stream = unpack(folder, file)
-        _verify(folder / file, stream, md5, size)
+        path, stream = unpack(folder, file)
+        _verify(path, stream, md5, size)
         digest.update(stream)
         arrays.append(read_idx(stream))
     return ImageData(name, digest.hexdigest(), *arrays)
@@ -171,9 +171,11 @@ def _download() -> Path:
         registry={name: f"md5:{md5}" for name, md5 in zip(packed, PACKED_SUMS, strict=True)},
     )
     try:
-        return Path(*{Path(cache.fetch(name)).parent for name in packed})
+        for name in packed:
+            cache.fetch(name)
     except (OSError, ValueError) as error:
         raise DataError(
             f"Fashion-MNIST could not be downloaded ({error}); install Debian's dataset-fashion-mnist, "
             "give a folder that holds it, or use the embedded subset (--data mini)"
         ) from error
+    return Path(cache.path)

@@ -190,7 +190,7 @@ class _Child:
                 put(Event(job, event["epoch"], None, event["accuracy"]))
         except (BrokenPipeError, json.JSONDecodeError):
             pass  # it died while it was written to, or in the middle of a line
-        return finished_status(job.folder)
+        return finished_status(job)
 
     def end(self) -> str:
         """Make sure the process is gone, free its pipes and say how it ended, with its last words."""

@@ -38,7 +38,7 @@ def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     shared: nn.Module | None = None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, Stream.WEIGHTS))
+        torch.default_generator.manual_seed(stream_seed(seed, Stream.WEIGHTS))
         for index, (inputs, outputs) in enumerate(pairwise(recipe.widths)):
             layers[f"linear_{index}"] = nn.Linear(inputs, outputs)
             if index == len(recipe.widths) - 2:

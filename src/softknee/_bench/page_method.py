@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softknee._report.page import Facts, Section
 from softknee._report.table import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from softknee._bench.study_files import StudyFiles
 
 DATA = "{name}: {train:,} training and {test:,} test examples; SHA-256 of pixels and labels {fingerprint}."
@@ -19,6 +21,10 @@ RANKING = """
 By the test accuracy after the last epoch. The accuracy of the best epoch stands beside it; it was chosen on the
 test set and is therefore optimistic.
 """
+TUNED = """
+Tuned rates are chosen for each activation and initialization on a sixth of the training set, held out, by runs of
+{epochs} with {seeds}, never an evaluated one; every activation gets {trials}.
+"""
 MATCHED = """
 The matched initialization scales weights by the forward gain of the activation. There is no valid match where the
 gradient would then grow or shrink by more than a factor of two a layer; spreads are given with and without those.
@@ -26,7 +32,8 @@ gradient would then grow or shrink by more than a factor of two a layer; spreads
 INTERVALS = """
 95 % intervals for the mean over new seeds and new test examples together. Their variance is the one to which
 resampling seeds and examples together converges (pigeonhole bootstrap), freed of its known biases; the part that
-comes from seeds is multiplied by Student's t with one degree of freedom less than there are seeds.
+comes from seeds is multiplied by Student's t with one degree of freedom less than there are seeds, the part that comes
+from examples by the normal quantile, and the first is at least what the noise of single predictions makes it.
 """
 VERDICTS = """
 Against {reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by Holm's method over
@@ -53,9 +60,20 @@ def method_section(files: StudyFiles) -> Section:
         ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds)),
         ("Ranking", RANKING),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
+        *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
         ("Intervals", INTERVALS),
         ("Verdicts", VERDICTS.format(reference=files.reference, margin=files.margin)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])
+
+
+def _tuned(manifest: Mapping[str, Any]) -> str:
+    tuning = manifest["protocol"]["tuning"]
+    epochs = max(1, round(manifest["epochs"] * tuning["epochs_fraction"]))
+    return TUNED.format(
+        epochs=plural(epochs, "epoch"),
+        seeds=plural(len(tuning["seeds"]), "seed"),
+        trials=plural(tuning["trials"], "trial"),
+    )

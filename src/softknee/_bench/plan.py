@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from softknee._bench import data
+from softknee._bench.manifest import check_same, held_study
+from softknee._bench.model import build_mlp
 from softknee._bench.protocol import expand_groups, get_protocol
-from softknee._bench.record import curve_points, environment, sample
-from softknee._bench.runs import SCHEMA, Job, RunSpec
+from softknee._bench.runs import Job, RunSpec
+from softknee._bench.study_files import RUNS
 from softknee._catalogue import parse_choice
-from softknee._errors import StudyMismatch, UsageError
-from softknee._report.files import write_atomic
+from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from softknee._bench.protocol import Cell, InitializationName, Protocol
+    from softknee._bench.protocol import InitializationName, Protocol
     from softknee._bench.runs import Split
     from softknee._catalogue import Choice
-
-    Rates = dict[tuple[str, InitializationName], float]
-
-STUDY = "study.json"
-RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,14 @@ class Plan:
         """Canonical texts of the activations."""
         return tuple(choice.label for choice in self.choices)
 
+    def choice(self, label: str) -> Choice:
+        """Return the activation of that label."""
+        return next(choice for choice in self.choices if choice.label == label)
+
+    @cached_property
+    def _definitions(self) -> dict[str, str]:
+        return {choice.label: choice.definition for choice in self.choices}
+
     def job(
         self, activation: str, seed: int, *, initialization: InitializationName, rate: float, split: Split = "test"
     ) -> Job:
@@ -70,6 +77,7 @@ class Plan:
             protocol=self.protocol.name,
             recipe=self.protocol.recipe,
             activation=activation,
+            definition=self._definitions[activation],
             seed=seed,
             initialization=initialization,
             learning_rate=rate,
@@ -107,131 +115,76 @@ def make_plan(
     Raises:
         UsageError: Or one of its subclasses, naming the argument, what was given and what is allowed.
     """
-    recipe = get_protocol(protocol)
-    length = recipe.epochs if epochs is None else epochs
+    frozen = get_protocol(protocol)
+    length = frozen.epochs if epochs is None else epochs
     choices = _choices(activations)
-    _check_at_least(1, seeds=seeds, epochs=length)
-    if not margin > 0:
-        raise UsageError(f"margin must be a positive number of percentage points, got {margin}")
-    if any(not 1 <= epoch <= length for epoch in save_epochs):
+    check_at_least(1, seeds=seeds, epochs=length)
+    for epoch in save_epochs:
+        check_at_least(1, save_epochs=epoch)
+    if max(save_epochs, default=1) > length:
         raise UsageError(f"save_epochs must lie between 1 and {length}, got {', '.join(map(str, save_epochs))}")
-    labels = [choice.label for choice in choices]
-    folder = Path("results", recipe.name) if out is None else Path(out)
+    if not isinstance(margin, int | float) or not 0 < margin < math.inf:
+        raise UsageError(f"margin must be a positive number of percentage points, got {margin!r}")
     plan = Plan(
-        protocol=recipe,
+        protocol=frozen,
         choices=choices,
         seeds=tuple(range(seeds)),
         epochs=length,
         source=source if source in {"mini", "full"} else str(Path(source).resolve()),
         images=data.load(source),
-        folder=folder.resolve(),
-        reference=_reference(reference, labels),
+        folder=(Path("results", frozen.name) if out is None else Path(out)).resolve(),
+        reference=_reference(reference, choices),
         margin=float(margin),
         save_epochs=tuple(sorted(set(save_epochs))),
     )
-    _check_folder(plan)
-    return plan
+    for choice in choices:
+        _check_fits(plan, choice)
+    held = held_study(plan.folder)
+    return plan if held is None else _joined(plan, held)
 
 
-def write_study(plan: Plan, *, rates: Rates, tuning: Sequence[dict[str, Any]]) -> None:
-    """Write `study.json`, from which `report` knows what belongs to the study.
+def _joined(plan: Plan, held: Mapping[str, Any]) -> Plan:
+    """Return the plan with the activations and seeds its folder holds already, so that nothing leaves the report."""
+    check_same(plan, held)
+    choices = tuple(dict.fromkeys([*map(parse_choice, held["activations"]), *plan.choices]))
+    return replace(plan, choices=choices, seeds=tuple(range(max(len(held["seeds"]), len(plan.seeds)))))
 
-    Args:
-        plan: The study.
-        rates: Tuned learning rate by activation and initialization, as far as known.
-        tuning: A record for each search, see `docs/results-format.md`.
+
+def _check_fits(plan: Plan, choice: Choice) -> None:
+    """Build the model and try it on one image, so that what cannot run is refused before anything runs.
+
+    Raises:
+        OptionError: The activation has parameters for another number of channels.
     """
-    study = {
-        "schema": SCHEMA,
-        **_identity(plan),
-        "seeds": plan.seeds,
-        "activations": plan.labels,
-        "reference": plan.reference,
-        "margin": plan.margin,
-        "cells": [cell.model_dump() for cell in plan.protocol.cells],
-        "runs": list(_planned_runs(plan, rates)),
-        "tuning": list(tuning),
-        "curves": _curves(plan),
-        "environment": environment(),
-    }
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(plan.folder / STUDY, json.dumps(study, allow_nan=False))
+    recipe = plan.protocol.recipe
+    try:
+        build_mlp(recipe, choice, seed=plan.seeds[0])(torch.zeros(1, recipe.widths[0]))
+    except UsageError as error:
+        raise OptionError(f"{choice.label} does not fit the model of {plan.protocol.name}: {error}") from error
 
 
-def cell_rate(plan: Plan, cell: Cell, activation: str, rates: Rates) -> float | None:
-    """Return the learning rate of `activation` in `cell`; None while it is not tuned yet."""
-    return plan.protocol.learning_rate if cell.rate == "given" else rates.get((activation, cell.initialization))
-
-
-def _planned_runs(plan: Plan, rates: Rates) -> Iterator[dict[str, Any]]:
-    for cell in plan.protocol.cells:
-        for activation in plan.labels:
-            rate = cell_rate(plan, cell, activation, rates)
-            if rate is None:
-                continue
-            for seed in plan.seeds:
-                key = plan.job(activation, seed, initialization=cell.initialization, rate=rate).spec.key
-                run = {"key": key, "cell": cell.name, "activation": activation, "seed": seed, "learning_rate": rate}
-                yield run
-
-
-def _curves(plan: Plan) -> dict[str, dict[str, list[float | None]]]:
-    x = curve_points()
-    curves: dict[str, dict[str, list[float | None]]] = {}
-    for choice in plan.choices:
-        y = sample(choice.build(channels=1), 1)[:, 0]
-        curves[choice.label] = {"x": list(x), "y": [v if abs(v) < float("inf") else None for v in y.tolist()]}
-    return curves
-
-
-def _identity(plan: Plan) -> dict[str, Any]:
-    """Return what makes it this study and no other; activations and seeds may be added later."""
-    images = plan.images
-    return {
-        "protocol": plan.protocol.model_dump(mode="json"),
-        "data": {
-            "name": images.name,
-            "fingerprint": images.fingerprint,
-            "train": len(images.train_labels),
-            "test": len(images.test_labels),
-        },
-        "epochs": plan.epochs,
-    }
-
-
-def _check_folder(plan: Plan) -> None:
-    path = plan.folder / STUDY
-    if plan.folder.exists() and not plan.folder.is_dir():
-        raise UsageError(f"out must be a folder, got the file {plan.folder}")
-    if not path.is_file():
-        return
-    held, asked = json.loads(path.read_text()), _identity(plan)
-    if held["protocol"] != asked["protocol"] or held["epochs"] != asked["epochs"]:
-        other = f"{held['protocol']['name']} with {held['epochs']} epochs"
-        mine = f"{plan.protocol.name} with {plan.epochs} epochs"
-    elif held["data"]["fingerprint"] != asked["data"]["fingerprint"]:
-        other, mine = f"data {held['data']['name']}", f"data {plan.images.name}"
-    else:
-        return
-    raise StudyMismatch(f"{plan.folder} holds another study ({other}; asked for: {mine}); give another folder as out")
-
-
-def _choices(activations: Iterable[str]) -> tuple[Choice, ...]:
-    if isinstance(activations, str):
-        raise UsageError(f"activations must be a list of texts, got the single text {activations!r}")
+def _choices(activations: Sequence[str]) -> tuple[Choice, ...]:
+    if isinstance(activations, str) or not all(isinstance(text, str) for text in activations):
+        raise UsageError(f"activations must be a list of texts, got {activations!r}")
     choices = tuple(dict.fromkeys(parse_choice(text) for text in expand_groups(activations)))
     if not choices:
         raise UsageError("activations must name at least one activation, got none")
     return choices
 
 
-def _check_at_least(least: int, **values: int) -> None:
+def check_at_least(least: int, **values: int) -> None:
+    """Check integers, named as the caller knows them.
+
+    Raises:
+        UsageError: One is no integer, or too small.
+    """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def _reference(asked: str | None, labels: Sequence[str]) -> str:
+def _reference(asked: str | None, choices: Sequence[Choice]) -> str:
+    labels = [choice.label for choice in choices]
     if asked is None:
         return "relu" if "relu" in labels else labels[0]
     label = parse_choice(asked).label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import platform
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ import torch
 
 from softknee._bench.data import CLASSES
 from softknee._bench.model import activation_sites, site_width
+from softknee._version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +46,7 @@ class History:
     test_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     trajectories: dict[str, dict[str, Any]] = field(default_factory=dict)
-    before: dict[str, list[float]] = field(default_factory=dict)
+    before: dict[str, list[float | None]] = field(default_factory=dict)
 
     def note_parameters(self, model: nn.Sequential) -> None:
         """Append the present values of the trainable activation parameters."""
@@ -57,10 +59,10 @@ class History:
                 entry["values"].append((values.quantile(quartiles) if summary else values).tolist())
 
 
-def trained_shapes(model: nn.Sequential) -> dict[str, list[float]]:
+def trained_shapes(model: nn.Sequential) -> dict[str, list[float | None]]:
     """Sample the trainable activations, the mean over channels, at `curve_points()`."""
     trainable = {name: site for name, site in activation_sites(model).items() if any(True for _ in site.parameters())}
-    return {name: sample(site, site_width(model, name)).mean(1).tolist() for name, site in trainable.items()}
+    return {name: finite(sample(site, site_width(model, name)).mean(1)) for name, site in trainable.items()}
 
 
 @torch.no_grad()
@@ -72,13 +74,18 @@ def sample(activation: nn.Module, channels: int) -> Tensor:
     return values
 
 
+def finite(values: Tensor) -> list[float | None]:
+    """Return a vector as a list, with None for what JSON has no number for."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
 def curve_points() -> list[float]:
     """Return the inputs at which activations are sampled for the report."""
     return torch.linspace(*CURVE_RANGE).tolist()
 
 
 def final_fields(
-    history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float]]
+    history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float | None]]
 ) -> dict[str, Any]:
     """Return the fields of a finished run's result that come from its last predictions and its history.
 
@@ -134,6 +141,7 @@ def per_class_scores(confusion: NDArray[np.int64]) -> dict[str, list[float]]:
 def environment() -> dict[str, Any]:
     """Describe the machine and the versions a run was made with."""
     return {
+        "softknee": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

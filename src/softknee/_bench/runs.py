@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softknee._bench.protocol import Frozen, InitializationName, Recipe
+from softknee._bench.study_files import RESULT, SCHEMA, read_checked
+from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 
-RESULT = "result.json"
 CHECKPOINT = "checkpoint.pt"
 FINISHED = ("done", "diverged")
-SCHEMA = 1
 
 Split = Literal["test", "validation"]
 Status = Literal["done", "diverged", "failed", "lost"]
@@ -26,13 +26,14 @@ class RunSpec(Frozen):
         protocol: Name of the protocol.
         recipe: Model and training.
         activation: Canonical text of the activation.
+        definition: What that text stands for: formula, parameters and which are trained.
         seed: Of the weights, activation parameters, data order and noise, each a stream of its own.
         initialization: Of the weights.
         learning_rate: Of SGD, constant.
         epochs: Length of the run.
         split: Evaluate on the test set, or on a part held out of the training set.
         data: SHA-256 of the data.
-        save_epochs: Epochs after which the weights are kept.
+        save_epochs: Epochs after which the weights are kept; they decide no number and are not in the key.
         threads: Threads of the process that trains.
         engine: How activations are evaluated.
         revision: Counts changes of softknee that change a run's numbers.
@@ -41,6 +42,7 @@ class RunSpec(Frozen):
     protocol: str
     recipe: Recipe
     activation: str
+    definition: str
     seed: int
     initialization: InitializationName
     learning_rate: float
@@ -54,8 +56,9 @@ class RunSpec(Frozen):
 
     @property
     def key(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON of all fields."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON of what decides the numbers."""
+        fields = self.model_dump(mode="json", exclude={"save_epochs"})
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -74,15 +77,28 @@ class Job(Frozen):
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return the run's result, or None while there is none."""
-    path = folder / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    """Return the run's result; None where there is none that this version can read."""
+    try:
+        return dict(read_checked(folder / RESULT))
+    except (FileNotFoundError, UsageError):
+        return None
 
 
-def finished_status(folder: Path) -> Status | None:
-    """Return how the run ended if it ended by itself, `done` or `diverged`; failed and lost runs are tried again."""
-    result = read_result(folder)
-    return result["status"] if result is not None and result["status"] in FINISHED else None
+def finished_status(job: Job) -> Status | None:
+    """Return how the run ended, `done` or `diverged`, if nothing of it is missing.
+
+    Failed and lost runs are tried again, and so is a run without the weights that are to be kept.
+    """
+    result = read_result(job.folder)
+    if result is None or result.get("status") not in FINISHED:
+        return None
+    kept = all((job.folder / weights_name(epoch)).is_file() for epoch in job.spec.save_epochs)
+    return result["status"] if kept or result["status"] == "diverged" else None
+
+
+def weights_name(epoch: int) -> str:
+    """Return the name of the file with the weights after an epoch."""
+    return f"epoch-{epoch:03}.pt"
 
 
 def write_result(folder: Path, spec: RunSpec, status: Status, **fields: Any) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Outcome = Literal["done", "diverged", "failed", "lost", "missing"]
 
 MANIFEST = "study.json"
+RUNS = "runs"
+RESULT = "result.json"
 SCHEMA = 1
 
 
@@ -105,6 +107,11 @@ class StudyFiles:
     tuning_runs: tuple[Run, ...]
 
     @property
+    def pending(self) -> int:
+        """Evaluated runs the study asks for that cannot be named yet, because their rates are not tuned."""
+        return int(self.manifest["evaluated_runs"]) - len(self.runs)
+
+    @property
     def reference(self) -> str:
         """Label of the activation the others are compared with."""
         return str(self.manifest["reference"])
@@ -160,13 +167,13 @@ def read_study(folder: Path) -> StudyFiles:
         raise UsageError(
             f"no study in {str(folder)!r}: it holds no {MANIFEST}; give the output folder of `softknee bench`"
         )
-    manifest = _read(path)
+    manifest = read_checked(path)
     results: dict[str, Mapping[str, Any] | None] = {}
 
     def result(key: str) -> Mapping[str, Any] | None:
         if key not in results:
-            place = folder / "runs" / key / "result.json"
-            results[key] = _read(place) if place.is_file() else None
+            place = folder / RUNS / key / RESULT
+            results[key] = read_checked(place) if place.is_file() else None
         return results[key]
 
     runs = tuple(Run(**entry, result=result(entry["key"])) for entry in manifest["runs"])
@@ -179,7 +186,18 @@ def read_study(folder: Path) -> StudyFiles:
     return StudyFiles(folder, manifest, runs, tuning)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_checked(path: Path) -> Mapping[str, Any]:
+    """Read a file of a study.
+
+    Args:
+        path: A `study.json` or `result.json`.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UsageError: It is damaged or was written by another version.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

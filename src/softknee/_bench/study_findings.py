@@ -47,12 +47,14 @@ def warnings(files: StudyFiles) -> list[str]:
         Sentences; none where nothing limits them.
     """
     everything = {run.key: run.status for run in (*files.runs, *files.tuning_runs)}
-    missing = Counter(everything.values())["missing"]
+    missing = Counter(everything.values())["missing"] + files.pending
     counts = Counter({run.key: run.status for run in files.runs}.values())
     broken = counts["failed"] + counts["lost"]
     sentences = []
     if missing:
-        sentences.append(f"The study is unfinished: {missing:,} of {plural(len(everything), 'run')} still missing.")
+        sentences.append(
+            f"The study is unfinished: {missing:,} of {plural(len(everything) + files.pending, 'run')} still missing."
+        )
     if counts["diverged"]:
         sentences.append(f"{plural(counts['diverged'], 'run')} diverged: recorded, and left out of every mean.")
     if broken:
@@ -78,6 +80,8 @@ def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str
     first, whole = tables[0], _gap(tables[0])
     if whole is None:
         return ["Fewer than two activations finished under every condition, so their spreads cannot be compared."]
+    if whole.points == 0:
+        return [f"With {first.cell.title}, all activations have the same mean accuracy."]
     where = (
         f"With {first.cell.title}, mean accuracies reach from {whole.lowest} to {whole.highest}, {whole.points:.1f} "
         f"points apart{_left_out(files, first)}."

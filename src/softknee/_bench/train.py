@@ -6,9 +6,10 @@ import json
 import math
 import time
 import traceback
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -16,13 +17,13 @@ from torch.nn import functional as F
 from softknee._bench import data
 from softknee._bench.model import build_mlp, count_parameters, match_gains, site_gains
 from softknee._bench.record import History, environment, final_fields, history_fields, trained_shapes
-from softknee._bench.runs import CHECKPOINT, finished_status, write_failure, write_result
+from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
 from softknee._catalogue import parse_choice
 from softknee._errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -77,15 +78,27 @@ def execute(job: Job, progress: Progress) -> Status:
     Returns:
         How the run ended.
     """
-    earlier = finished_status(job.folder)
+    earlier = finished_status(job)
     if earlier is not None:
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return earlier
+    with closing(_epochs(job)) as epochs:
+        while True:
+            try:
+                epoch, accuracy = next(epochs)
+            except StopIteration as end:
+                return cast("Status", end.value)
+            progress(epoch, accuracy)
+
+
+def _epochs(job: Job) -> Generator[tuple[int, float], None, Status]:
+    """Yield each epoch as it finishes; what the caller does in between is not part of the run."""
     job.folder.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(job.spec.threads)
     try:
         with torch.random.fork_rng(devices=[]):
-            return _Run(job).train(progress)
+            return (yield from _Run(job).train())
     except Exception as error:
         write_failure(
             job.folder,
@@ -118,14 +131,14 @@ class _Run:
         self.history.note_parameters(self.model)
         self._resume()
 
-    def train(self, progress: Progress) -> Status:
+    def train(self) -> Generator[tuple[int, float], None, Status]:
         for epoch in range(len(self.history.test_loss) + 1, self.spec.epochs + 1):
             if not self._train_epoch(epoch):
                 return self._finish("diverged", diverged_at=epoch)
             if epoch in self.spec.save_epochs:
-                _save(self.folder / f"epoch-{epoch:03}.pt", self.model.state_dict())
+                _save(self.folder / weights_name(epoch), self.model.state_dict())
             self._checkpoint()
-            progress(epoch, self.history.test_accuracy[-1])
+            yield epoch, self.history.test_accuracy[-1]
         predicted, _ = evaluate(self.model, self.data)
         after = trained_shapes(self.model)
         return self._finish(
@@ -135,7 +148,7 @@ class _Run:
     def _train_epoch(self, epoch: int) -> bool:
         """Train and evaluate once; False, and nothing recorded, when a loss is not finite."""
         start = time.perf_counter()
-        torch.manual_seed(stream_seed(self.spec.seed, Stream.NOISE, epoch))
+        torch.default_generator.manual_seed(stream_seed(self.spec.seed, Stream.NOISE, epoch))
         order = stream_generator(self.spec.seed, Stream.ORDER, epoch)
         loss, correct = train_epoch(self.model, self.optimizer, self.data, order, self.spec.recipe.batch_size)
         if not math.isfinite(loss):
@@ -165,9 +178,8 @@ class _Run:
         _save(self.folder / CHECKPOINT, {**state, "history": json.dumps(asdict(self.history))})
 
     def _resume(self) -> None:
-        path = self.folder / CHECKPOINT
-        if path.is_file():
-            state = torch.load(path, weights_only=True)
+        state = _load(self.folder / CHECKPOINT)
+        if state is not None:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.history = History(**json.loads(state["history"]))
@@ -213,6 +225,17 @@ def _initial_model(spec: RunSpec, tensors: Tensors) -> nn.Sequential:
 def _plain(gain: Gain) -> dict[str, float | bool | None]:
     """Return the gain as plain data, None where a moment is zero or infinite and so has no gain."""
     return {name: value if math.isfinite(value) else None for name, value in asdict(gain).items()}
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint, or None without one; a damaged one is as good as none and costs the run its epochs."""
+    try:
+        return cast("dict[str, Any]", torch.load(path, weights_only=True))
+    except FileNotFoundError:
+        return None
+    except Exception:
+        path.unlink()
+        return None
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:

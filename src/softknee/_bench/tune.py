@@ -32,7 +32,7 @@ class RateSearch:
             return list(self.tuning.grid)
         if len(self.scores) >= self.tuning.trials:
             return []
-        return [self._outward() if self.at_edge else self._inward()]
+        return [self._inward() if self.found and not self.at_edge else self._outward()]
 
     @property
     def best(self) -> float:
@@ -42,7 +42,7 @@ class RateSearch:
     @property
     def at_edge(self) -> bool:
         """Whether the best rate is the smallest or largest tried, so that a better one may lie beyond."""
-        return self.best in {min(self.scores), max(self.scores)}
+        return self.found and self.best in {min(self.scores), max(self.scores)}
 
     @property
     def found(self) -> bool:

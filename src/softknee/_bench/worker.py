@@ -21,7 +21,12 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def send(**event: object) -> None:
-        print(json.dumps(event), file=events, flush=True)
+        try:
+            print(json.dumps(event), file=events, flush=True)
+        except BrokenPipeError:
+            # The parent is gone. The run goes on from its checkpoint in the parent's next session; it has not failed,
+            # and this process must not write into its folder any more.
+            os._exit(1)
 
     for line in sys.stdin:
         job = Job.model_validate_json(line)
@@ -30,7 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:
-        os._exit(1)  # the parent is gone; a normal exit would try to flush the pipe once more
+    main()

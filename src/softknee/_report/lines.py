@@ -129,12 +129,12 @@ def line_chart(
     return drawing(width, height, parts, title=title, description=description, class_="lines")
 
 
-def spark(x: Sequence[float], y: Sequence[float], *, title: str) -> Svg:
+def spark(x: Sequence[float], y: Sequence[float | None], *, title: str) -> Svg:
     """Draw one curve with its axes in the size of a word, equal units on both axes.
 
     Args:
         x: Positions, ascending.
-        y: Values, same length.
+        y: Values, same length; gaps at None.
         title: Of the figure.
 
     Returns:
@@ -143,7 +143,10 @@ def spark(x: Sequence[float], y: Sequence[float], *, title: str) -> Svg:
     width, height = 48.0, 28.0
     across = Scale(-3.0, 3.0, 1.0, width - 1.0)
     up = Scale(-1.25, 2.25, height - 1.0, 1.0)
-    inside = [(across(a), up(b)) if across.holds(a) and up.holds(b) else None for a, b in zip(x, y, strict=True)]
+    inside = [
+        (across(a), up(b)) if b is not None and across.holds(a) and up.holds(b) else None
+        for a, b in zip(x, y, strict=True)
+    ]
     parts = (
         element("path", d=f"M1 {up(0):.1f}H{width - 1:.0f}M{across(0):.1f} 1V{height - 1:.0f}", class_="zero"),
         element("path", d=path_data(inside), class_="line main hue-0"),
