@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,8 @@ from softknee._report.terminal import braille_plot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.console import JustifyMethod
+
     from softknee._bench.compare import Progress
     from softknee._report.table import Table as PlainTable
 
@@ -41,7 +44,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # A pipe or a log file has no width of its own.
-console = Console(width=None if sys.stdout.isatty() else 132)
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 132)
+# Characters between columns.
+GAP = 2
 # Columns of a condition's table that a narrow terminal goes without, the first one first; the report has all.
 DISPENSABLE = ("Parameters", "Best epoch %", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#")
 
@@ -219,16 +224,24 @@ def _conclude(study: Study) -> None:
 
 def _terminal_table(table: PlainTable) -> Table:
     """Return a table for the terminal, without the columns it has no room for."""
-    rows = [*table.rows, *table.foot]
-    least = [max(len(row[i].text) for row in rows) for i in range(len(table.columns))]
-    shown = list(range(len(table.columns)))
+    widths = {i: _least_width(table, i) for i in range(len(table.columns))}
     for title in DISPENSABLE:
-        if sum(max(least[i], 4) + 2 for i in shown) > console.width:
-            shown = [i for i in shown if table.columns[i].title != title]
+        if sum(widths.values()) + GAP * len(widths) > console.width:
+            widths = {i: width for i, width in widths.items() if table.columns[i].title != title}
+    room = console.width - sum(widths.values()) - GAP * len(widths)
     result = Table(title=Text(table.caption), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for i in shown:
+    for i, width in widths.items():
         column = table.columns[i]
-        result.add_column(Text(column.title), justify="right" if column.numeric else "left", min_width=least[i])
-    for row in rows:
-        result.add_row(*[Text(row[i].text) for i in shown])
+        more = min(max(len(column.title) - width, 0), max(room, 0))
+        room -= more
+        justify: JustifyMethod = "right" if column.numeric else "left"
+        result.add_column(Text(column.title), justify=justify, width=width + more, overflow="fold")
+    for row in (*table.rows, *table.foot):
+        result.add_row(*[Text(row[i].text) for i in widths])
     return result
+
+
+def _least_width(table: PlainTable, i: int) -> int:
+    """Return the width column `i` needs: its cells whole, its head and its foot broken between words."""
+    words = [*table.columns[i].title.split(), *(word for row in table.foot for word in row[i].text.split())]
+    return max(map(len, [*words, *(row[i].text for row in table.rows)]))
