@@ -232,7 +232,8 @@ def _terminal_table(table: PlainTable) -> Table:
     result = Table(title=Text(table.caption), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, width in widths.items():
         column = table.columns[i]
-        more = min(max(len(column.title) - width, 0), max(room, 0))
+        whole = max(len(column.title), *(len(row[i].text) for row in (*table.rows, *table.foot)))
+        more = min(whole - width, max(room, 0))
         room -= more
         justify: JustifyMethod = "right" if column.numeric else "left"
         result.add_column(Text(column.title), justify=justify, width=width + more, overflow="fold")
