@@ -27,7 +27,8 @@ Tuned rates are chosen for each activation and initialization on a sixth of the 
 """
 MATCHED = """
 The matched initialization scales weights by the forward gain of the activation. There is no valid match where the
-gradient would then grow or shrink by more than a factor of two a layer; spreads are given with and without those.
+gradient would then grow or shrink by more than a factor of two a layer; spreads are given with and without those, and
+always without the linear network (`identity`).
 """
 INTERVALS = """
 95 % intervals for the mean over new seeds and new test examples together. Their variance is the one to which

@@ -62,8 +62,8 @@ def spread_table(files: StudyFiles, tables: Sequence[CellTable]) -> Table:
             cells.append(Cell(f"{SIGNS[row.verdict]} {number(row.mean)}{reach}", kind_of(row.verdict), hint=hint))
         rows.append(cells)
     foot = [
-        [Cell("spread of all", "quiet"), *(_spread_cell(table.spread) for table in tables)],
-        [Cell("spread of those with a valid match"), *(_spread_cell(table.spread_matched) for table in tables)],
+        [Cell("spread of all activations", "quiet"), *(_spread_cell(table.spread) for table in tables)],
+        [Cell("spread where a match is valid"), *(_spread_cell(table.spread_matched) for table in tables)],
     ]
     return Table("Accuracy under every condition, %", columns, rows, foot)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from softknee._bench.tables import LINEAR
 from softknee._report.table import listed, plural
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str
     )
     if whole.points <= files.margin:
         return ["There is hardly a gap between the activations to explain.", where]
-    if not any(row.verdict in {"better", "worse"} for row in first.rows if row.activation not in files.unmatched):
+    judged = [row for row in first.rows if row.activation not in {*files.unmatched, LINEAR}]
+    if not any(row.verdict in {"better", "worse"} for row in judged):
         return [f"The gap between activations may be chance: none differs significantly from {files.reference}.", where]
     left = [(table.cell.title, gap.points) for table in tables[1:] if (gap := _gap(table)) is not None]
     small = [f"{title} ({points:.1f} left)" for title, points in left if points < MOST * whole.points]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from softknee._bench.study_files import Cell, Run, StudyFiles
 
+# The network without activations: a control, not one of those whose gap is to be explained.
+LINEAR = "identity"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -94,7 +97,8 @@ class CellTable:
     Attributes:
         cell: The condition.
         rows: By rank; activations without a mean at the end.
-        spread: Over the activations that have a mean in every condition; None under two.
+        spread: Over the activations that have a mean in every condition, the linear network's `identity` left out: it
+            is there to show what activations are for; None under two.
         spread_matched: The same without those that have no valid match.
     """
 
@@ -131,9 +135,12 @@ def build_tables(files: StudyFiles) -> tuple[CellTable, ...]:
         for label in files.activations
         if all(row.mean is not None for found in rows.values() for row in found if row.activation == label)
     ]
-    matched = [label for label in everywhere if label not in files.unmatched]
+    activations = [label for label in everywhere if label != LINEAR]
+    matched = [label for label in activations if label not in files.unmatched]
     return tuple(
-        CellTable(cell, tuple(rows[cell.name]), _spread(rows[cell.name], everywhere), _spread(rows[cell.name], matched))
+        CellTable(
+            cell, tuple(rows[cell.name]), _spread(rows[cell.name], activations), _spread(rows[cell.name], matched)
+        )
         for cell in files.cells
     )
 
