@@ -34,7 +34,7 @@ class Progress:
     """How far a study is.
 
     Attributes:
-        done: Epochs that are finished, those of earlier sessions included.
+        done: Epochs that are finished, those of earlier calls included.
         total: Epochs of the whole study.
         event: What happened last.
     """

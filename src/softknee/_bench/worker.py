@@ -24,7 +24,7 @@ def main() -> None:
         try:
             print(json.dumps(event), file=events, flush=True)
         except BrokenPipeError:
-            # The parent is gone. The run goes on from its checkpoint in the parent's next session; it has not failed,
+            # The parent is gone. The run goes on from its checkpoint in the next call; it has not failed,
             # and this process must not write into its folder any more.
             os._exit(1)
 
