@@ -56,6 +56,15 @@ def test_importing_softknee_loads_next_to_nothing():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_every_public_name_is_there():
+    import softknee
+
+    assert all(getattr(softknee, name) is not None for name in softknee.__all__)
+    assert set(softknee.__all__) <= set(dir(softknee))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = softknee.nonsense
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

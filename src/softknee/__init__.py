@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from softknee._card.propagation import gain, moments
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
+    from softknee._spec import Param, Promises, Spec
 
 _HOMES = {
     "MissingExtra": "softknee._errors",
+    "Param": "softknee._spec",
+    "Promises": "softknee._spec",
     "SoftkneeError": "softknee._errors",
+    "Spec": "softknee._spec",
     "Study": "softknee._bench.study",
     "UsageError": "softknee._errors",
     "bench": "softknee._bench.compare",
@@ -36,7 +40,10 @@ _NAMESPACES = ("functional", "nn", "testing")
 
 __all__ = [
     "MissingExtra",
+    "Param",
+    "Promises",
     "SoftkneeError",
+    "Spec",
     "Study",
     "UsageError",
     "__version__",
