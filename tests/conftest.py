@@ -5,8 +5,13 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import settings
 
 from softknee._bench import data
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 NEEDS = {
     "browser": (lambda: shutil.which("chromium") is not None, "needs Debian's chromium"),
