@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from softknee._bench import plan as plan_module
 from softknee._bench.compare import bench
@@ -180,6 +181,7 @@ def test_a_call_on_the_same_folder_adds_to_the_study(tmp_path):
     run(tmp_path, ("gelu",), seeds=1)
     study = json.loads((tmp_path / "study.json").read_text())
     assert study["activations"] == ["relu", "gelu"]
+    assert study["reference"] == "relu"
     assert study["seeds"] == [0, 1]
     assert len(stored(tmp_path)) == 4
 
@@ -242,3 +244,9 @@ def test_drawn_activations_are_shown_as_the_first_seed_starts_with_them(tmp_path
     assert curves[0] == curves[1]
     (result,) = stored(tmp_path / "one").values()
     assert curves[0]["y"] == pytest.approx(result["shapes"]["activation_0"]["before"])
+
+
+def test_planning_leaves_the_callers_random_state_alone(tmp_path):
+    state = torch.get_rng_state()
+    run(tmp_path, ("rrelu", "staf"), seeds=1)
+    assert torch.equal(state, torch.get_rng_state())

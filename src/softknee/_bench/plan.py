@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,7 +20,7 @@ from softknee._catalogue import parse_choice
 from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from softknee._bench.protocol import InitializationName, Protocol
     from softknee._bench.runs import Split
@@ -125,6 +125,11 @@ def make_plan(
         raise UsageError(f"save_epochs must lie between 1 and {length}, got {', '.join(map(str, save_epochs))}")
     if not isinstance(margin, int | float) or not 0 < margin < math.inf:
         raise UsageError(f"margin must be a positive number of percentage points, got {margin!r}")
+    folder = (Path("results", frozen.name) if out is None else Path(out)).resolve()
+    held = held_study(folder)
+    if held is not None:  # nothing that is there leaves the report
+        choices = tuple(dict.fromkeys([*map(parse_choice, held["activations"]), *choices]))
+        seeds = max(seeds, len(held["seeds"]))
     plan = Plan(
         protocol=frozen,
         choices=choices,
@@ -132,22 +137,16 @@ def make_plan(
         epochs=length,
         source=source if source in {"mini", "full"} else str(Path(source).resolve()),
         images=data.load(source),
-        folder=(Path("results", frozen.name) if out is None else Path(out)).resolve(),
+        folder=folder,
         reference=_reference(reference, choices),
         margin=float(margin),
         save_epochs=tuple(sorted(set(save_epochs))),
     )
+    if held is not None:
+        check_same(plan, held)
     for choice in choices:
         _check_fits(plan, choice)
-    held = held_study(plan.folder)
-    return plan if held is None else _joined(plan, held)
-
-
-def _joined(plan: Plan, held: Mapping[str, Any]) -> Plan:
-    """Return the plan with the activations and seeds its folder holds already, so that nothing leaves the report."""
-    check_same(plan, held)
-    choices = tuple(dict.fromkeys([*map(parse_choice, held["activations"]), *plan.choices]))
-    return replace(plan, choices=choices, seeds=tuple(range(max(len(held["seeds"]), len(plan.seeds)))))
+    return plan
 
 
 def _check_fits(plan: Plan, choice: Choice) -> None:
@@ -158,7 +157,7 @@ def _check_fits(plan: Plan, choice: Choice) -> None:
     """
     recipe = plan.protocol.recipe
     try:
-        build_mlp(recipe, choice, seed=plan.seeds[0])(torch.zeros(1, recipe.widths[0]))
+        build_mlp(recipe, choice, seed=plan.seeds[0]).eval()(torch.zeros(1, recipe.widths[0]))
     except UsageError as error:
         raise OptionError(f"{choice.label} does not fit the model of {plan.protocol.name}: {error}") from error
 
