@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BY_NAME = {name: spec for spec in CATALOGUE for name in (spec.name, *spec.aliases)}
 _FLAGS = {"true": True, "false": False}
 _PER_SITE = "per_channel"
+_GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
 _CHOICE = re.compile(r"(?P<what>.*?)(?:\[(?P<options>[^\[\]]*)\])?\s*", re.DOTALL)
 
 
@@ -88,8 +89,8 @@ def cite(name: str) -> str:
     """
     source = get(name).source
     text = resources.files("softknee").joinpath("references.bib").read_text(encoding="utf-8")
-    entries = {entry.partition("{")[2].partition(",")[0]: f"@{entry.strip()}" for entry in text.split("\n@") if entry}
-    return entries[source].replace("@@", "@")
+    entries = f"\n{text}".split("\n@")[1:]
+    return next(f"@{entry.strip()}" for entry in entries if entry.partition("{")[2].startswith(f"{source},"))
 
 
 @dataclass(frozen=True)
@@ -163,26 +164,18 @@ def parse_choice(text: str) -> Choice:
     if parts is None or not parts["what"].strip():
         raise OptionError(f"{text!r} names no activation; write a name, name[options] or a formula in x")
     options = _read_options(text, parts["options"] or "")
-    values: dict[str, Any] = {k: v for k, v in options.items() if k not in _GENERAL}
+    values = {name: value for name, value in options.items() if name not in _GENERAL}
     what = parts["what"].strip()
     spec = get(what) if _is_name(what) else formula_spec(what, values)
     per_channel = 1 if options.get(_PER_SITE) is True else options.get(_PER_SITE)
     check_options(
-        spec,
-        options.get("trainable"),  # type: ignore[arg-type]
-        per_channel,  # type: ignore[arg-type]
-        options.get("terms"),  # type: ignore[arg-type]
-        options.get("initialization"),  # type: ignore[arg-type]
-        values,
+        spec, options.get("trainable"), per_channel, options.get("terms"), options.get("initialization"), values
     )
     return Choice(spec.name, tuple(sorted(options.items())))
 
 
-_GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
-
-
-def _read_options(text: str, items: str) -> dict[str, bool | int | float | str]:
-    options: dict[str, bool | int | float | str] = {}
+def _read_options(text: str, items: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     for item in filter(str.strip, items.split(",")):
         name, value = _read_option(text, item)
         if name in options:

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 EXIT_BROKEN = 1
 # Exit status after each signal: the shell's own for Ctrl-C and a closed terminal, "try again" for SIGTERM.
-STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGHUP: 129}
+STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75}
+if hasattr(signal, "SIGHUP"):  # not on every system
+    STOPS[signal.SIGHUP] = 129
 
 app = typer.Typer(
     name="softknee",
     help="Activation functions for PyTorch: know them, compare them honestly.",
     add_completion=True,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

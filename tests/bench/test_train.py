@@ -213,3 +213,16 @@ def test_an_activation_that_becomes_infinite_somewhere_is_recorded_as_it_is(tmp_
     assert status in {"done", "diverged"}
     if status == "done":
         assert None in read_result(job.folder)["shapes"]["activation_0"]["after"]
+
+
+def test_weights_asked_for_after_an_interruption_are_kept_all_the_same(tmp_path):
+    def stop_after_the_second(epoch, accuracy):
+        if epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        execute(make_job(tmp_path, epochs=3), stop_after_the_second)
+    job = make_job(tmp_path, epochs=3, save_epochs=(1, 3))
+    assert (job.folder / CHECKPOINT).is_file()
+    assert execute(job, ignore) == "done"
+    assert {path.name for path in job.folder.iterdir()} == {"epoch-001.pt", "epoch-003.pt", "result.json"}

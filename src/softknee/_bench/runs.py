@@ -20,7 +20,7 @@ Status = Literal["done", "diverged", "failed", "lost"]
 
 
 class RunSpec(Frozen):
-    """Everything that decides the numbers of a run, and nothing else.
+    """What a run is: everything that decides its numbers, and which weights it keeps.
 
     Attributes:
         protocol: Name of the protocol.

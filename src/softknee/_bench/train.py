@@ -178,11 +178,16 @@ class _Run:
         _save(self.folder / CHECKPOINT, {**state, "history": json.dumps(asdict(self.history))})
 
     def _resume(self) -> None:
+        """Go on from the checkpoint, unless weights are to be kept of an epoch it has passed without keeping them."""
         state = _load(self.folder / CHECKPOINT)
-        if state is not None:
+        if state is None:
+            return
+        history = History(**json.loads(state["history"]))
+        passed = [epoch for epoch in self.spec.save_epochs if epoch <= len(history.test_loss)]
+        if all((self.folder / weights_name(epoch)).is_file() for epoch in passed):
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.history = History(**json.loads(state["history"]))
+            self.history = history
 
 
 def train_epoch(
