@@ -87,7 +87,7 @@ def choices(draw):
     if spec.parameters and draw(st.booleans()):
         options["per_channel"] = draw(st.one_of(st.just(True), st.integers(1, 9)))
     if spec.initializations and draw(st.booleans()):
-        options["terms"] = draw(st.integers(1, 9))
+        options["terms"] = draw(st.integers(spec.fewest_terms, 9))
         options["initialization"] = draw(st.sampled_from(sorted(spec.initializations)))
     return Choice(spec.name, tuple(sorted(options.items())))
 

@@ -166,6 +166,27 @@ def test_only_promises_made_are_checked():
     testing.check_compiles(replace(SMOOTH, function=branching, promises=Promises(compiles=False)))
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
+def test_knots_are_kinks_and_may_be_rounded(slope):
+    """A third has no float; the derivative there may be that of either side, or lie between."""
+
+    def hinge(x, a):
+        return a[0] * torch.where(x == 1 / 3, slope * (x - 1 / 3), F.relu(x - 1 / 3))
+
+    spec = Spec(
+        name="hinge",
+        title="Hinge",
+        family="test",
+        function=hinge,
+        formula="sum(a) * max(x - 1 / 3, 0)",
+        parameters=(Param(name="a", vector=True),),
+        knots=lambda terms: (terms / 3,),
+    )
+    testing.check_derivatives(spec, a=(0.75,))
+    with pytest.raises(AssertionError, match="got declared kinks, expected none"):
+        testing.check_smooth(replace(spec, promises=Promises(smooth=True)), a=(0.75,))
+
+
 def test_an_unknown_name_is_reported():
     with pytest.raises(UnknownActivation, match="no activation named 'gelo'; did you mean 'gelu'"):
         testing.check_activation("gelo")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +23,8 @@ class Param:
         name: As it stands in the formula text and in the function's signature.
         default: Initial value; None for a vector, which the spec's initializations draw.
         trainable: Whether the source trains it, hence the default of the module.
-        vector: Whether it has one entry a term (STAF's amplitudes); every vector of a spec has the same length.
+        vector: Whether it has one entry a term (STAF's amplitudes). Vectors of one spec may differ in length by a
+            constant (a rational function's numerator and denominator); its initializations say what they are.
         low: Smallest allowed value, itself excluded when `open_low`.
         high: Largest allowed value.
         open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
@@ -75,13 +76,19 @@ class Spec:
         parameters: In the order of the function's arguments.
         promises: What else is guaranteed.
         source: Key in `references.bib`.
+        kernel: The same function in the form that kernels are made from, where another is better there: with fewer
+            exponentials, say, or without branches.
+        builtin: `"always"` where `function`, at numbers, is one operation of torch that moves memory as fast as it can
+            be moved; `"small"` where it is one that is slow on large tensors; None where it is several.
         kinks: Where the derivative jumps, as expressions in the parameters. The derivative there is the
             function's own choice, stated in its docstring.
+        knots: Positions of kinks or of joins between polynomial pieces, for vectors of the given length.
         aliases: Other names in common use for exactly this function.
         sampled: `f(x, *parameters, generator=None)`, the random form used in training, if there is one.
         initializations: How vector parameters are drawn: `(terms, generator) -> {name: tensor}`; the first is the
             default.
-        terms: Default length of vector parameters.
+        terms: Default number of terms: the length of vector parameters, or the degree of a rational function.
+        fewest_terms: Smallest number of terms.
         channelwise: Whether the function depends on the channel an element is in.
     """
 
@@ -93,9 +100,13 @@ class Spec:
     parameters: tuple[Param, ...] = ()
     promises: Promises = Promises()
     source: str = ""
+    kernel: Callable[..., Tensor] | None = None
+    builtin: Literal["always", "small"] | None = None
     kinks: tuple[str, ...] = ()
+    knots: Callable[[int], tuple[float, ...]] | None = None
     aliases: tuple[str, ...] = ()
     sampled: Callable[..., Tensor] | None = None
     initializations: Mapping[str, Initialization] = field(default_factory=lambda: MappingProxyType({}))
     terms: int = 0
+    fewest_terms: int = 1
     channelwise: bool = False

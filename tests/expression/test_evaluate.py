@@ -64,7 +64,33 @@ def test_a_sum_runs_over_vector_parameters():
     x = torch.tensor([[0.3, -1.0]])
     a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.25, -1.0])
     got = parse("1 + sum(a * sin(b * x))")(x, a, b)
-    assert torch.allclose(got, 1 + sum(a[i] * torch.sin(b[i] * x) for i in range(3)))
+    expected = 1 + sum(a[i] * torch.sin(b[i] * x) for i in range(3))
+    assert torch.allclose(got, expected)
+    assert torch.allclose(parse("1 + sum(a * sin(b * x))")(x, tuple(a.tolist()), tuple(b)), expected)
+
+
+def test_a_sum_counts_its_terms():
+    x = torch.tensor([0.5, -2.0], dtype=torch.float64)
+    quotient = parse("sum(a * x**index) / (1 + sum(abs(b * x**(index + 1))))")
+    assert quotient.parameters == ("a", "b")
+    got = quotient(x, (1.0, -3.0, 2.0), torch.tensor([0.5, -1.0], dtype=torch.float64))
+    assert torch.allclose(got, (1 - 3 * x + 2 * x**2) / (1 + 0.5 * x.abs() + x**2))
+    mean = parse("sum(a * where(index < 1, x, scale) / terms)")
+    assert torch.allclose(mean(x, (1.0, 2.0, 3.0), torch.tensor(0.25)), (x + 0.5 + 0.75) / 3)
+
+
+def test_the_counters_of_a_sum_are_ordinary_names_outside():
+    expression = parse("index * x + sum(a * index) + terms")
+    assert expression.parameters == ("index", "a", "terms")
+    assert expression(torch.tensor(2.0), 10.0, (1.0, 1.0, 1.0), 0.5).item() == 23.5
+
+
+def test_sums_agree_with_sympy():
+    sympy = pytest.importorskip("sympy")
+    expression = parse("sum(a * max(x - index / terms, 0)**2) + sum(b)")
+    a, b, x = (0.5, -1.25, 3.0), (0.125, 0.25), 0.75
+    exact = expression.to_sympy({"x": sympy.Rational(x), "a": a, "b": b})
+    assert float(exact) == expression(torch.tensor(x, dtype=torch.float64), a, b).item()
 
 
 def test_gradients_work_twice():

@@ -114,6 +114,7 @@ def test_evaluation_agrees_with_sympy(tree, x):
         ("x + (x < 1)", r"comparisons stand in the first place of where\(...\) only"),
         ("x < 1", r"a comparison is no value; use where\(condition, then, else\)"),
         ("sum(x)", "runs over vector parameters, and there is none inside"),
+        ("sum(index * x / terms)", "runs over vector parameters, and there is none inside"),
         ("x" * 1001, "the expression has 1001 characters; at most 1000 are allowed"),
         ("(" * 400 + "x" + ")" * 400, "x"),
         ("-" * 900 + "x", "deep|cannot be read"),

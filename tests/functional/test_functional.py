@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from softknee import functional
 from softknee._catalogue import CATALOGUE, get
+from softknee.testing import check_activation
 from softknee.testing._oracle import oracle
 from softknee.testing._subject import Subject
 
@@ -30,7 +31,7 @@ def test_monotonic_functions_never_decrease(spec, points):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_lower_bounds_are_tight(name):
     spec, subject = get(name), Subject(name, {})
-    exact = oracle(spec.formula, spec.parameters, channelwise=False, terms=0)
+    exact = oracle(spec.formula, spec.parameters, channelwise=False)
     with mpmath.workdps(30):
         lowest = mpmath.findroot(lambda x: exact.slopes("x", x, subject.defaults)[0], -1.0)
         minimum = exact.value(lowest, subject.defaults)
@@ -97,6 +98,32 @@ def test_soft_exponential_is_finite_outside_its_domain():
     y = functional.soft_exponential(x, alpha)
     gradients = torch.autograd.grad(y.sum(), (x, alpha))
     assert all(value.isfinite().all() for value in (y, *gradients))
+
+
+@pytest.mark.parametrize("a", [0.0, 1e-30, -1e-9, 25.0])
+def test_snake_and_its_gradients_are_right_around_zero(a):
+    """At 0 it is the identity, and its derivative by `a` is the square of x."""
+    check_activation("snake", a=a)
+    x = torch.tensor([-3.0, 0.0, 1e-20, 0.5], requires_grad=True)
+    parameter = torch.full_like(x, a, requires_grad=True)
+    by_x, by_a = torch.autograd.grad(functional.snake(x, parameter).sum(), (x, parameter))
+    angle = 2 * a * x.detach().double()
+    assert torch.allclose(by_x.double(), 1 + angle.sin(), atol=1e-5)
+    if abs(a) < 1:
+        assert torch.allclose(by_a, x.square(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in CATALOGUE if spec.initializations], ids=lambda spec: spec.name)
+def test_vectors_may_be_tuples_of_numbers_or_tensors(spec):
+    """As the engine hands them over."""
+    subject = Subject(spec, {})
+    x = torch.linspace(-3, 3, 21, dtype=torch.float64)
+    tensors = [torch.tensor(subject.defaults[param.name], dtype=torch.float64) for param in spec.parameters]
+    expected = spec.function(x, *tensors)
+    numbers = [subject.defaults[param.name] for param in spec.parameters]
+    entries = [tuple(value) if value.dim() else value for value in tensors]
+    assert torch.equal(spec.function(x, *numbers), expected)
+    assert torch.equal(spec.function(x, *entries), expected)
 
 
 @pytest.mark.parametrize("draw", ["theorem", "code", "normal"])

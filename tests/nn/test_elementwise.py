@@ -90,10 +90,11 @@ def test_named_values_and_repr():
     assert not module.named_values()["left_slope"].requires_grad
     assert module.named_values()["right_slope"] == 1.0
     assert repr(module) == (
-        "SReLU(left_threshold=0, left_slope=0.25, right_threshold=1, right_slope=1, trainable=(left_slope))"
+        "SReLU(left_threshold=0, left_slope=0.25, right_threshold=1, right_slope=1, trainable=(left_slope), "
+        "engine=fused)"
     )
-    assert repr(nn.Swish(per_channel=3)) == "Swish(beta=<3>, trainable=(beta), per_channel=3)"
-    assert repr(nn.ReLU()) == "ReLU()"
+    assert repr(nn.Swish(per_channel=3)) == "Swish(beta=<3>, trainable=(beta), per_channel=3, engine=fused)"
+    assert repr(nn.ReLU()) == "ReLU(engine=eager)"
 
 
 def test_random_activations_sample_in_training_only():
@@ -127,6 +128,7 @@ def test_other_shapes_are_refused(module, shape, message):
         ("swish", {"per_channel": 0}, "per_channel of swish must be an integer of at least 1, got 0"),
         ("swish", {"per_channel": True}, "per_channel of swish must be an integer of at least 1, got True"),
         ("staf", {"terms": 0}, "terms of staf must be an integer of at least 1, got 0"),
+        ("bspline", {"terms": 3}, "terms of bspline must be an integer of at least 4, got 3"),
         ("swish", {"terms": 3}, "swish has no terms; it takes neither terms nor initialization"),
         ("staf", {"initialization": "mine"}, "must be one of theorem, code, normal, got 'mine'"),
         ("celu", {"alpha": 0.0}, "alpha of celu must be above 0, got 0"),

@@ -36,7 +36,8 @@ def parse(text: str, functions: Mapping[str, Primitive] = PRIMITIVES) -> Express
 
     Args:
         text: Numbers, `x`, `pi`, `e`, the operators `+ - * / **`, the given functions, `where(a < b, then, else)`,
-            `sum(...)` over the entries of vector parameters; every other name is a parameter.
+            `sum(...)` over the entries of vector parameters, with the names `index` (from 0) and `terms` (their number)
+            inside; every other name is a parameter.
         functions: What may be called, by name.
 
     Returns:
@@ -112,11 +113,12 @@ class _Reader:
 
     def _sum(self, node: ast.expr, term: ast.expr, depth: int) -> Sum:
         inner = self.read(term, depth + 1)
-        if set(names_of(inner)) <= {VARIABLE}:
+        total = Sum(inner)
+        if set(names_of(total)) <= {VARIABLE}:
             raise ExpressionError(
                 _at(self.text, node.col_offset, "sum(...) runs over vector parameters, and there is none inside")
             )
-        return Sum(inner)
+        return total
 
     def _call(self, node: ast.expr, primitive: Primitive, arguments: list[ast.expr], depth: int) -> Call:
         if len(arguments) != primitive.arity:

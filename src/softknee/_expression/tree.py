@@ -9,11 +9,16 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from softknee._expression.primitives import Primitive
 
+    Value = Tensor | float | Sequence[Tensor | float]
+
 VARIABLE = "x"
+# Names inside a sum: which term it is, from 0, and how many there are. Outside they are parameters like any other.
+INDEX, TERMS = "index", "terms"
+COUNTERS = frozenset({INDEX, TERMS})
 # Binding strength of the operators when printed; calls and names bind strongest.
 PRECEDENCE = {"<": 0, "<=": 0, ">": 0, ">=": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "**": 4}
 ATOM = 5
@@ -41,7 +46,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over the entries of the vector parameters in `term`."""
+    """A sum over the entries of the vector parameters in `term`, which may also use `index` and `terms`."""
 
     term: Node
 
@@ -92,12 +97,13 @@ class Expression:
     def __str__(self) -> str:
         return str(self.root)
 
-    def __call__(self, x: Tensor, *values: Tensor | float) -> Tensor:
+    def __call__(self, x: Tensor, *values: Value) -> Tensor:
         """Evaluate elementwise.
 
         Args:
             x: Any shape, any floating dtype.
-            *values: One for each of `parameters`, broadcastable to `x`; a vector parameter's along its first axis.
+            *values: One for each of `parameters`, broadcastable to `x`; a vector parameter's along its first axis, or
+                as a sequence of entries.
 
         Returns:
             Same shape and dtype as `x`.
@@ -119,7 +125,7 @@ class Expression:
         return _symbolic(self.root, sympy, values)
 
 
-def _evaluate(node: Node, x: Tensor, values: Mapping[str, Tensor | float]) -> Tensor:
+def _evaluate(node: Node, x: Tensor, values: Mapping[str, Any]) -> Tensor:
     if isinstance(node, Number):
         return x.new_full((), node.value)
     if isinstance(node, Name):
@@ -132,7 +138,7 @@ def _evaluate(node: Node, x: Tensor, values: Mapping[str, Tensor | float]) -> Te
     return node.primitive.function(*[_evaluate(argument, x, values) for argument in node.arguments])
 
 
-def _evaluate_where(node: Call, x: Tensor, values: Mapping[str, Tensor | float]) -> Tensor:
+def _evaluate_where(node: Call, x: Tensor, values: Mapping[str, Any]) -> Tensor:
     """Evaluate both branches, with gradients only from the places where each is taken: elsewhere they may be NaN."""
     condition, chosen, other = node.arguments
     mask = _evaluate(condition, x, values)
@@ -150,28 +156,32 @@ def _evaluate_where(node: Call, x: Tensor, values: Mapping[str, Tensor | float])
     return torch.where(mask, only(mask, chosen), only(~mask, other))
 
 
-def _evaluate_sum(node: Sum, x: Tensor, values: Mapping[str, Tensor | float]) -> Tensor:
-    vectors = {name: value for name, value in values.items() if name in names_of(node.term)}
-    terms = min(len(value) for value in vectors.values() if isinstance(value, Tensor))
-    parts = [
-        _evaluate(
-            node.term, x, {**values, **{name: v[i] if isinstance(v, Tensor) else v for name, v in vectors.items()}}
-        )
+def _evaluate_sum(node: Sum, x: Tensor, values: Mapping[str, Any]) -> Tensor:
+    first, *others = [_evaluate(node.term, x, part) for part in _parts(node, values)]
+    return sum(others, first)
+
+
+def _parts(node: Sum, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the values in each term of a sum: for a vector its entry, and the counters."""
+    vectors = {name: values[name] for name in vectors_of(node) if _is_vector(values[name])}
+    terms = max(map(len, vectors.values()))
+    return [
+        {**values, **{name: vector[i] for name, vector in vectors.items()}, INDEX: i, TERMS: terms}
         for i in range(terms)
     ]
-    return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+
+
+def _is_vector(value: Any) -> bool:
+    return value.dim() > 0 if isinstance(value, Tensor) else isinstance(value, list | tuple)
 
 
 def _symbolic(node: Node, sympy: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(node, Number):
         return sympy.Rational(repr(node.value))
     if isinstance(node, Name):
-        return values[node.name]
+        return sympy.sympify(values[node.name])
     if isinstance(node, Sum):
-        vectors = {name: values[name] for name in names_of(node.term) if isinstance(values[name], (list, tuple))}
-        terms = len(next(iter(vectors.values())))
-        parts = [{**values, **{name: vector[i] for name, vector in vectors.items()}} for i in range(terms)]
-        return sympy.Add(*[_symbolic(node.term, sympy, part) for part in parts])
+        return sympy.Add(*[_symbolic(node.term, sympy, part) for part in _parts(node, values)])
     return node.primitive.symbolic(sympy, *[_symbolic(argument, sympy, values) for argument in node.arguments])
 
 
@@ -181,16 +191,18 @@ def evaluate_constant(node: Node) -> float:
 
 
 def vectors_of(node: Node) -> frozenset[str]:
-    """Return the names inside sums, `x` excluded: those of vector parameters."""
+    """Return the names inside sums, `x` and the counters excluded: those of vector parameters."""
     if isinstance(node, Sum):
-        return frozenset(names_of(node.term)) - {VARIABLE}
+        return frozenset(names_of(node)) - {VARIABLE}
     below = node.arguments if isinstance(node, Call) else ()
     return frozenset(name for child in below for name in vectors_of(child))
 
 
 def names_of(node: Node) -> tuple[str, ...]:
-    """Return the names in a tree in order of appearance, `x` included, without repetition."""
+    """Return the names in a tree in order of appearance, `x` included, without repetition or a sum's counters."""
     if isinstance(node, Name):
         return (node.name,)
-    below = node.arguments if isinstance(node, Call) else (node.term,) if isinstance(node, Sum) else ()
+    if isinstance(node, Sum):
+        return tuple(name for name in names_of(node.term) if name not in COUNTERS)
+    below = node.arguments if isinstance(node, Call) else ()
     return tuple(dict.fromkeys(name for child in below for name in names_of(child)))

@@ -63,6 +63,22 @@ def celu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
     return F.celu(x, alpha)
 
 
+def pelu(x: Tensor, a: Tensor | float = 1.0, b: Tensor | float = 1.0) -> Tensor:
+    r"""Parametric ELU, $\tfrac ab x$ for $x \ge 0$, else $a (e^{x / b} - 1)$; its derivative at 0 is $a / b$.
+
+    Args:
+        x: Any shape, any floating dtype.
+        a: $a > 0$, broadcastable to `x`.
+        b: $b > 0$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    wide = widened(x)
+    a, b = (widened(value) if isinstance(value, Tensor) else value for value in (a, b))
+    return torch.where(wide > 0, a / b * wide, a * torch.expm1(wide.clamp(max=0) / b)).to(x.dtype)
+
+
 def selu(x: Tensor) -> Tensor:
     r"""Scaled ELU, $\lambda\,x$ for $x > 0$, else $\lambda \alpha (e^x - 1)$, self-normalizing.
 
@@ -167,6 +183,7 @@ SPECS = (
         title="ELU",
         family="exponential",
         function=elu,
+        builtin="small",
         formula="where(x > 0, x, alpha * (exp(x) - 1))",
         parameters=(Param(name="alpha", default=1.0),),
         promises=Promises(monotonic=True, lower_bound=-1.0),
@@ -190,6 +207,7 @@ SPECS = (
         title="CELU",
         family="exponential",
         function=celu,
+        builtin="small",
         formula="max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)",
         parameters=(Param(name="alpha", default=1.0, low=0.0, open_low=True),),
         promises=Promises(monotonic=True, lower_bound=-1.0),
@@ -197,10 +215,24 @@ SPECS = (
         kinks=("0",),
     ),
     Spec(
+        name="pelu",
+        title="PELU",
+        family="exponential",
+        function=pelu,
+        formula="a * max(x, 0) / b + a * (exp(min(x, 0) / b) - 1)",
+        parameters=(
+            Param(name="a", default=1.0, trainable=True, low=0.0, open_low=True),
+            Param(name="b", default=1.0, trainable=True, low=0.0, open_low=True),
+        ),
+        promises=Promises(monotonic=True, lower_bound=-1.0),
+        source="trottier2017pelu",
+    ),
+    Spec(
         name="selu",
         title="SELU",
         family="exponential",
         function=selu,
+        builtin="small",
         formula="1.0507009873554805 * where(x > 0, x, 1.6732632423543772 * (exp(x) - 1))",
         promises=Promises(monotonic=True, lower_bound=-1.7580993408473773),
         source="klambauer2017selu",
@@ -211,6 +243,7 @@ SPECS = (
         title="Softplus",
         family="exponential",
         function=softplus,
+        builtin="small",
         formula="log(1 + exp(beta * x)) / beta",
         parameters=(Param(name="beta", default=1.0, low=0.0, open_low=True),),
         promises=Promises(monotonic=True, smooth=True, lower_bound=0.0),

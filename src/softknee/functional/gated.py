@@ -10,6 +10,8 @@ from softknee._spec import Param, Promises, Spec
 
 # tanh(exp(5)) differs from 1 by less than 1e-128.
 SATURATED = 5.0
+# tanh(log(1 + exp(20))) differs from 1 by less than 1e-17.
+MISH_SATURATED = 20.0
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -85,6 +87,20 @@ def mish(x: Tensor) -> Tensor:
     return F.mish(x)
 
 
+def mish_with_one_exponential(x: Tensor) -> Tensor:
+    r"""Mish as $x\,w / (w + 2)$ with $w = e^x (e^x + 2)$: one exponential instead of three functions.
+
+    Args:
+        x: Any shape, float32 or float64.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    t = torch.exp(x.clamp(max=MISH_SATURATED))
+    w = t * (t + 2)
+    return x * (w / (w + 2))
+
+
 def telu(x: Tensor) -> Tensor:
     r"""TeLU as published, $x \tanh(e^x)$; before that known as TanhExp.
 
@@ -115,6 +131,7 @@ SPECS = (
         title="GELU",
         family="gated",
         function=gelu,
+        builtin="always",
         formula="x * (1 + erf(x / sqrt(2))) / 2",
         promises=Promises(smooth=True, lower_bound=-0.16997121),
         source="hendrycks2016gelu",
@@ -124,6 +141,7 @@ SPECS = (
         title="GELUTanh",
         family="gated",
         function=gelu_tanh,
+        builtin="small",
         formula="x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))",
         promises=Promises(smooth=True, lower_bound=-0.17004076),
         source="hendrycks2016gelu",
@@ -133,6 +151,7 @@ SPECS = (
         title="SiLU",
         family="gated",
         function=silu,
+        builtin="always",
         formula="x / (1 + exp(-x))",
         promises=Promises(smooth=True, lower_bound=-0.27846455),
         source="elfwing2018silu",
@@ -152,6 +171,7 @@ SPECS = (
         title="Hardswish",
         family="gated",
         function=hardswish,
+        builtin="always",
         formula="x * min(max(x + 3, 0), 6) / 6",
         promises=Promises(lower_bound=-0.375),
         source="howard2019mobilenetv3",
@@ -163,6 +183,8 @@ SPECS = (
         title="Mish",
         family="gated",
         function=mish,
+        builtin="small",
+        kernel=mish_with_one_exponential,
         formula="x * tanh(log(1 + exp(x)))",
         promises=Promises(smooth=True, lower_bound=-0.30884342),
         source="misra2019mish",

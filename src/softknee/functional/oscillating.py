@@ -14,6 +14,24 @@ from softknee.functional._precision import widened
 OMEGA = 30.0
 
 
+def snake(x: Tensor, a: Tensor | float = 1.0) -> Tensor:
+    r"""Snake, $x + \sin^2(a x) / a$; the identity at $a = 0$.
+
+    Written as $x + a\,(x \sin(a x) / (a x))^2$, so that neither its value nor the derivative by $a$, which is $x^2$ at
+    $a = 0$, divides by $a$. Half precision is computed in float32.
+
+    Args:
+        x: Any shape, any floating dtype.
+        a: $a$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    wide = widened(x)
+    a = widened(a) if isinstance(a, Tensor) else a
+    return (wide + a * (wide * torch.sinc(a * wide / math.pi)).square()).to(x.dtype)
+
+
 def staf(x: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     r"""Sinusoidal trainable activation, $\sum_{i=1}^{\tau} C_i \sin(\Omega_i x + \Phi_i)$.
 
@@ -65,6 +83,16 @@ def initialize_normal(terms: int, generator: torch.Generator | None = None) -> d
 
 
 SPECS = (
+    Spec(
+        name="snake",
+        title="Snake",
+        family="oscillating",
+        function=snake,
+        formula="x + where(abs(a) > 0, sin(a * x)**2 / a, 0)",
+        parameters=(Param(name="a", default=1.0, trainable=True),),
+        promises=Promises(monotonic=True, smooth=True),
+        source="ziyin2020snake",
+    ),
     Spec(
         name="staf",
         title="STAF",

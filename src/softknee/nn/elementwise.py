@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from softknee._engine.plan import plan_of
+from softknee._engine.select import check_engine, evaluate, prepare
 from softknee._errors import OptionError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from softknee._engine.plan import Plan
     from softknee._spec import Param, Spec
+
+
+# Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
+FEW = 7
+_OPERATION = re.compile(r"[-+/(]|\*\*?")
+# Elements of the tensor that `engine` speaks of.
+LARGE_EXAMPLE = 2**20
 
 
 class Elementwise(nn.Module):
@@ -25,8 +36,10 @@ class Elementwise(nn.Module):
         trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
         per_channel: Number of channels, for separate parameters in each.
         channel_dim: Dimension of the channels in the input; one-dimensional inputs are all channels.
-        terms: Length of vector parameters.
+        terms: Number of terms: the length of vector parameters, or the degree of a rational function.
         initialization: How vector parameters are drawn; the spec lists the ways.
+        engine: How it is evaluated: `"eager"` as written, `"fused"` by kernels of its own, `"table"` through a table;
+            `"auto"` takes what is fastest for the tensor at hand.
         generator: Source of drawn parameters, torch's global one by default. The noise of random activations always
             comes from the global one, as dropout's does.
         **values: Parameters by name: numbers, or tensors of the stored shape.
@@ -46,9 +59,11 @@ class Elementwise(nn.Module):
         terms: int | None = None,
         initialization: str | None = None,
         generator: torch.Generator | None = None,
+        engine: str = "auto",
         **values: float | Tensor,
     ) -> None:
         super().__init__()
+        self.wanted_engine = check_engine(engine)
         check_options(self.spec, trainable, per_channel, terms, initialization, values)
         self.per_channel = per_channel
         self.channel_dim = channel_dim
@@ -56,6 +71,7 @@ class Elementwise(nn.Module):
         for param in self.spec.parameters:
             value = values.get(param.name, drawn.get(param.name, param.default))
             self._store(param, value, trained=_is_trained(param, trainable))
+        self._plans = self._make_plans()
 
     def _store(self, param: Param, value: Any, *, trained: bool) -> None:
         """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
@@ -86,31 +102,78 @@ class Elementwise(nn.Module):
         Raises:
             UsageError: The input has another number of channels.
         """
-        spec = self.spec
-        values = [self._broadcast(param, x) for param in spec.parameters]
-        if spec.sampled is not None and self.training:
-            return spec.sampled(x, *values)
-        if spec.channelwise:
-            return spec.function(x, *values, channel=self._channel_index(x))
-        return spec.function(x, *values)
+        plan = self._plans[self._draws]
+        return evaluate(plan, x, self._values(), self._channels_of(x) if plan.per_channel else None, self.wanted_engine)
 
-    def _broadcast(self, param: Param, x: Tensor) -> Tensor | float:
-        value = getattr(self, param.name)
-        if not isinstance(value, Tensor):
-            return value  # type: ignore[no-any-return]
-        value = value.to(x.dtype)
-        if self.per_channel is not None:
-            return value.view(*value.shape[: param.vector], *self._channel_shape(x))
-        return value if param.vector else value.view(())
+    @property
+    def engine(self) -> str:
+        """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`."""
+        channels = self.per_channel or 1
+        return self.engine_for(torch.empty(1).expand(LARGE_EXAMPLE, *[1] * (self.channel_dim - 1), channels))
 
-    def _channel_shape(self, x: Tensor) -> tuple[int, ...]:
+    def engine_for(self, x: Tensor) -> str:
+        """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""
+        plan = self._plans[self._draws]
+        prepared = prepare(plan, x, self._channels_of(x) if plan.per_channel else None, self.wanted_engine)
+        if prepared is None:
+            return "eager"
+        with torch.no_grad():
+            return prepared[1].at(self._values(), x.device).engine.name
+
+    def _values(self) -> list[Tensor | float]:
+        # Parameters come straight from their dictionary, which is several times faster than as attributes.
+        direct = self._parameters
+        return [
+            getattr(self, param.name) if direct.get(param.name) is None else direct[param.name]
+            for param in self.spec.parameters
+        ]
+
+    @property
+    def _draws(self) -> bool:
+        return self.training and self.spec.sampled is not None
+
+    def _make_plans(self) -> tuple[Plan, ...]:
+        """Return the plan of the function and, where it is random in training, that of its random form."""
+        spec, values = self.spec, self._values()
+        lengths = tuple(
+            len(value) if param.vector and isinstance(value, Tensor) else None
+            for param, value in zip(spec.parameters, values, strict=True)
+        )
+        numbers = not any(isinstance(value, Tensor) for value in values)
+        kinds = {
+            "lengths": lengths,
+            "trained": tuple(isinstance(value, nn.Parameter) for value in values),
+            "per_channel": self.per_channel is not None,
+            "channelwise": spec.channelwise,
+        }
+        plan = plan_of(
+            spec.function,
+            spec.kernel or spec.function,
+            builtin=spec.builtin == "always" and numbers,
+            light=_is_light(spec, numbers=numbers, vectors=any(lengths)),
+            knots=spec.knots(max(length or 0 for length in lengths)) if spec.knots is not None else (),
+            **kinds,
+        )
+        return (plan,) if spec.sampled is None else (plan, plan_of(spec.sampled, spec.sampled, random=True, **kinds))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is made again from it."""
+        return {name: value for name, value in self.__dict__.items() if name != "_plans"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().__setstate__(state)
+        self._plans = self._make_plans()
+
+    def _channels_of(self, x: Tensor) -> int:
+        """Return the dimension of the channels in `x`, checked."""
         dim = self._channel_dim(x)
         if self.per_channel is not None and x.shape[dim] != self.per_channel:
             raise UsageError(
                 f"{type(self).__name__} has parameters for {self.per_channel} channels, "
                 f"got an input of shape {tuple(x.shape)} with {x.shape[dim]} in dimension {dim}"
             )
-        return (-1, *[1] * (x.dim() - 1 - dim))
+        return dim
 
     def _channel_dim(self, x: Tensor) -> int:
         if x.dim() == 1:
@@ -121,10 +184,6 @@ class Elementwise(nn.Module):
                 f"got an input of shape {tuple(x.shape)}"
             )
         return self.channel_dim % x.dim()
-
-    def _channel_index(self, x: Tensor) -> Tensor:
-        count = x.shape[self._channel_dim(x)]
-        return torch.arange(count, device=x.device).view(self._channel_shape(x))
 
     def named_values(self) -> dict[str, Tensor | float]:
         """Return the present parameter values by name, detached, in their stored shapes."""
@@ -137,7 +196,13 @@ class Elementwise(nn.Module):
         trained = [name for name, _ in self.named_parameters()]
         parts += [f"trainable=({', '.join(trained)})"] if trained else []
         parts += [f"per_channel={self.per_channel}"] if self.per_channel is not None else []
+        parts.append(f"engine={self.engine}")
         return ", ".join(parts)
+
+
+def _is_light(spec: Spec, *, numbers: bool, vectors: bool) -> bool:
+    """Whether torch evaluates the function, at numbers or tensors, in few operations."""
+    return (spec.builtin is not None and numbers) or (not vectors and len(_OPERATION.findall(spec.formula)) <= FEW)
 
 
 def check_options(
@@ -169,9 +234,9 @@ def check_options(
             raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names) or ';'} {allowed}")
     if (trainable is True or per_channel is not None) and not names:
         raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
-    for option, number in (("per_channel", per_channel), ("terms", terms)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise OptionError(f"{option} of {spec.name} must be an integer of at least 1, got {number!r}")
+    for option, number, least in (("per_channel", per_channel, 1), ("terms", terms, spec.fewest_terms)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+            raise OptionError(f"{option} of {spec.name} must be an integer of at least {least}, got {number!r}")
     vectors = bool(spec.initializations)
     if not vectors and (terms is not None or initialization is not None):
         raise OptionError(f"{spec.name} has no terms; it takes neither terms nor initialization")

@@ -41,7 +41,10 @@ FUNCTIONS: Mapping[str, Primitive] = MappingProxyType(
 )
 
 # Attributes and options of a module, which a parameter would hide.
-OPTIONS = ("channel_dim", "generator", "initialization", "per_channel", "spec", "terms", "text", "trainable")
+OPTIONS = (
+    *("channel_dim", "engine", "generator", "initialization", "per_channel", "spec", "terms", "text", "trainable"),
+    "wanted_engine",
+)
 RESERVED = frozenset({*dir(nn.Module()), *dir(Elementwise), *OPTIONS})
 
 
@@ -90,6 +93,7 @@ class Formula(Elementwise):
         trainable: Whether parameters are trained: all (the default), none, or those named.
         per_channel: As in `Elementwise`.
         channel_dim: As in `Elementwise`.
+        engine: As in `Elementwise`.
         **values: Starting values of the parameters.
 
     Raises:
@@ -104,17 +108,18 @@ class Formula(Elementwise):
         trainable: bool | Collection[str] | None = None,
         per_channel: int | None = None,
         channel_dim: int = 1,
+        engine: str = "auto",
         **values: float | Tensor,
     ) -> None:
         self.spec = formula_spec(text, values)
         options: dict[str, Any] = {**values}
-        super().__init__(trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, **options)
+        super().__init__(
+            trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, engine=engine, **options
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the compiled formula, whose text brings it back."""
-        state = dict(self.__dict__)
-        state["spec"] = self.spec.formula
-        return state
+        return {**super().__getstate__(), "spec": self.spec.formula}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state and read the formula again."""

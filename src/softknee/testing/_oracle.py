@@ -28,17 +28,20 @@ class Oracle:
         formula: In the expression language.
         parameters: What its names mean.
         channelwise: Whether `channel` is one of them.
-        terms: Length of vector parameters.
+        lengths: Of the vector parameters, in their order.
     """
 
-    def __init__(self, formula: str, parameters: Iterable[Param], *, channelwise: bool, terms: int) -> None:
+    def __init__(
+        self, formula: str, parameters: Iterable[Param], *, channelwise: bool, lengths: tuple[int, ...]
+    ) -> None:
         self._sympy = require("sympy", extra="dev")
         self._mp = require("mpmath", extra="dev").mp.clone()
         self._mp.dps = DIGITS
         self._vectors = {param.name for param in parameters if param.vector}
         symbols: dict[str, Any] = {"x": self._sympy.Symbol("x", real=True)}
+        length = iter(lengths)
         for param in parameters:
-            names = [f"{param.name}_{i}" for i in range(terms)] if param.vector else [param.name]
+            names = [f"{param.name}_{i}" for i in range(next(length))] if param.vector else [param.name]
             made = [self._sympy.Symbol(name, real=True) for name in names]
             symbols[param.name] = made if param.vector else made[0]
         if channelwise:
@@ -51,13 +54,15 @@ class Oracle:
         """Return `f(x)` as an mpmath number, or None where the formula has no real value."""
         return self._at("", self._point(x, values, channel))
 
-    def slopes(self, name: str, x: float, values: Values, *, channel: int = 0) -> tuple[Any, Any] | None:
+    def slopes(
+        self, name: str, x: float, values: Values, *, channel: int = 0, side: str = SIDE
+    ) -> tuple[Any, Any] | None:
         """Return the derivatives from the left and the right by `x` or a parameter (`amplitude_0` of a vector).
 
-        They differ at a kink only. None where one has no real value.
+        They are taken `side`, relatively, beside the point and differ at a kink only. None where one has no real value.
         """
         point = self._point(x, values, channel)
-        step = self._mp.mpf(SIDE) * max(1, abs(point[name]))
+        step = self._mp.mpf(side) * max(1, abs(point[name]))
         left, right = (self._at(name, {**point, name: point[name] + side}) for side in (-step, step))
         undefined = left is None or right is None or self._at("", point) is None
         return None if undefined else (left, right)
@@ -108,9 +113,9 @@ class Oracle:
 
 
 @lru_cache(maxsize=128)
-def oracle(formula: str, parameters: tuple[Param, ...], *, channelwise: bool, terms: int) -> Oracle:
+def oracle(formula: str, parameters: tuple[Param, ...], *, channelwise: bool, lengths: tuple[int, ...] = ()) -> Oracle:
     """Return the oracle of a formula, made once: symbolic differentiation is the slow part."""
-    return Oracle(formula, parameters, channelwise=channelwise, terms=terms)
+    return Oracle(formula, parameters, channelwise=channelwise, lengths=lengths)
 
 
 def _flat(symbols: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,9 @@ def check_finite(activation: Spec | str, **values: float | tuple[float, ...]) ->
         AssertionError: Naming dtype, quantity and point.
     """
     subject = Subject(activation, values)
-    for setting in subject.settings(*EXTREMES):
+    for exact in subject.settings(*EXTREMES):
         for dtype in DTYPES:
+            setting = _rounded(exact, dtype)
             for channel in subject.channels:
                 x = _points(dtype).requires_grad_()
                 y, grads = gradients_at(subject, x, setting, channel=channel)
@@ -85,6 +86,12 @@ def _check_infinities(subject: Subject, name: str, x: Tensor, got: Tensor, value
         value = subject.oracle.value(point, values, channel=channel)
         if exact is None or max(abs(exact), abs(value)) < largest or exact * number < 0:
             subject.fail(what, point, number, exact if exact is None else float(exact))
+
+
+def _rounded(values: Values, dtype: torch.dtype) -> Values:
+    """Return parameters as a dtype holds them: an oscillating function of large inputs is another with others."""
+    held = {name: torch.tensor(value, dtype=dtype).tolist() for name, value in values.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
 
 
 def _exact(subject: Subject, name: str, x: float, values: Values, channel: int) -> Any:

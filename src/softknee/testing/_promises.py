@@ -80,8 +80,9 @@ def check_smooth(activation: Spec | str, **values: float | tuple[float, ...]) ->
     subject = Subject(activation, values)
     if not subject.spec.promises.smooth:
         return
-    if subject.spec.kinks:
-        subject.fail("smooth", ", ".join(subject.spec.kinks), "declared kinks", "none")
+    kinks = subject.kinks(subject.defaults)
+    if kinks:
+        subject.fail("smooth", ", ".join(map(str, kinks)), "declared kinks", "none")
     for order, derivative in enumerate(subject.oracle.derivatives(subject.defaults, ORDERS)):
         place = _jump(derivative)
         if place is not None:

@@ -35,14 +35,15 @@ class Subject:
     def __init__(self, activation: Spec | str, values: Values) -> None:
         self.spec = activation if isinstance(activation, Spec) else get(activation)
         self.defaults: Values = {**self._drawn(), **_defaults(self.spec), **values}
-        lengths = [len(value) for value in self.defaults.values() if isinstance(value, tuple)]
-        self.terms = max(lengths, default=0)
+        vectors = [self.defaults[param.name] for param in self.spec.parameters if param.vector]
+        self.lengths = tuple(len(vector) for vector in vectors if isinstance(vector, tuple))
         self.channels = (0, 1) if self.spec.channelwise else (0,)
 
     @property
     def oracle(self) -> Oracle:
         """The exact form of the formula."""
-        return oracle(self.spec.formula, self.spec.parameters, channelwise=self.spec.channelwise, terms=self.terms)
+        spec = self.spec
+        return oracle(spec.formula, spec.parameters, channelwise=spec.channelwise, lengths=self.lengths)
 
     def settings(self, *further: tuple[float, float]) -> Iterator[Values]:
         """Yield the parameter values to check at, the defaults first: those of SETTINGS and further ones."""
@@ -71,13 +72,13 @@ class Subject:
         return made
 
     def kinks(self, values: Values) -> list[float]:
-        """Return the declared kinks as numbers."""
-        return sorted(
-            {
-                float(oracle(text, self.spec.parameters, channelwise=False, terms=self.terms).value(0.0, values))
-                for text in self.spec.kinks
-            }
+        """Return the declared kinks as numbers, knots among them."""
+        knots = self.spec.knots(max(self.lengths)) if self.spec.knots is not None else ()
+        kinks = (
+            oracle(text, self.spec.parameters, channelwise=False, lengths=self.lengths).value(0.0, values)
+            for text in self.spec.kinks
         )
+        return sorted({*knots, *map(float, kinks)})
 
     def module(self, **options: Any) -> nn.Elementwise:
         """Return the activation as a module in eval mode."""
@@ -130,7 +131,7 @@ class _Module(nn.Elementwise):
 
     def __getstate__(self) -> dict[str, Any]:
         plain = {field.name: getattr(self.spec, field.name) for field in fields(Spec)}
-        return {**self.__dict__, "spec": {**plain, "initializations": dict(self.spec.initializations)}}
+        return {**super().__getstate__(), "spec": {**plain, "initializations": dict(self.spec.initializations)}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({**state, "spec": Spec(**state["spec"])})

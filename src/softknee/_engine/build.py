@@ -1,0 +1,139 @@
+"""Compiles C once and keeps the library in the user's cache, under a name that hashes all that went into it.
+
+The interface is plain C: no headers of Python or torch, so a kernel builds in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NATIVE = Path(__file__).parent / "native"
+COMPILERS = ("cc", "gcc", "clang")
+# NaN, infinities and signed zeros keep their meaning; only traps and errno are given up.
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w")
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "AVX512": (
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+        "-mprefer-vector-width=512",
+    ),
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+}
+TIMEOUT = 120
+
+
+class NoCompiler(Exception):
+    """There is no C compiler, or it failed; the message says which."""
+
+
+def level() -> str:
+    """Return the instruction set that kernels are compiled for: `"AVX512"`, `"AVX2"` or `"portable"`.
+
+    PyTorch's own detection decides, so its `ATEN_CPU_CAPABILITY` lowers ours too.
+    """
+    found = torch.backends.cpu.get_cpu_capability()
+    return found if found in LEVELS else "portable"
+
+
+@lru_cache(maxsize=1)
+def compiler() -> str | None:
+    """Return the path of the C compiler: `$CC`, or the first of `cc`, `gcc` and `clang`; None without one.
+
+    An empty `$CC` means that none is to be used.
+    """
+    wanted = os.environ.get("CC")
+    if wanted is not None:
+        return shutil.which(wanted)
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept: `$SOFTKNEE_CACHE`, or `softknee` in the user's cache folder."""
+    if "SOFTKNEE_CACHE" in os.environ:
+        return Path(os.environ["SOFTKNEE_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "softknee"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "softknee"
+
+
+def load(source: str, *, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Return the library compiled from a C source, from the cache where it is there.
+
+    Args:
+        source: A translation unit; `native/` is on its include path.
+        defines: Macros to define.
+
+    Returns:
+        The loaded library.
+
+    Raises:
+        NoCompiler: It is not in the cache, and there is no compiler or it failed.
+    """
+    flags = (*FLAGS, *LEVELS.get(level(), ()), *(f"-D{name}" for name in defines))
+    library = cache_folder() / f"{_digest(source, flags)}.so"
+    if not library.is_file():
+        library = _compile(source, flags, library)
+    return ctypes.CDLL(str(library))
+
+
+def _digest(source: str, flags: tuple[str, ...]) -> str:
+    return hashlib.sha256("\0".join([source, _headers(), *flags, sys.platform]).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _headers() -> str:
+    return "\0".join(path.read_text(encoding="utf-8") for path in sorted(NATIVE.glob("*.h")))
+
+
+def _compile(source: str, flags: tuple[str, ...], library: Path) -> Path:
+    """Compile beside the cache and move the result in as a whole; two processes may do so at once."""
+    command = compiler()
+    if command is None:
+        raise NoCompiler("there is no C compiler; install one, or name it in the environment variable CC")
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = tempfile.mkdtemp(dir=library.parent)
+    except OSError:
+        # A cache that cannot be written to costs time, nothing else.
+        folder = tempfile.mkdtemp(prefix="softknee-")
+        library = Path(folder) / library.name
+    made = Path(folder) / "kernel.so"
+    try:
+        for threads in (("-fopenmp",), ("-fopenmp-simd",)):
+            result = _run([command, *flags, *threads, f"-I{NATIVE}", "-x", "c", "-", "-o", str(made), "-lm"], source)
+            if result.returncode == 0:
+                made.replace(library)
+                return library
+    finally:
+        if library.parent != Path(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    raise NoCompiler(f"{command} failed: {result.stderr.strip()[-2000:]}")
+
+
+def _run(command: list[str], source: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 (the user's own compiler on our own source)
+            command, input=source, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoCompiler(f"{command[0]} failed: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def warn_once(message: str) -> None:
+    """Warn, once a process for each message."""
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -1,0 +1,75 @@
+"""A formula at given points, for building tables and for what lies outside them: by kernels, or as it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from softknee._engine.layout import Layout
+
+if TYPE_CHECKING:
+    from softknee._engine.plan import Plan
+
+
+def values_and_slopes(plan: Plan, points: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Evaluate `f` and `f'`.
+
+    Args:
+        plan: The activation.
+        points: `(channels, points)` float32.
+        leaves: `(entries, channels)` float32.
+
+    Returns:
+        Both in the shape of `points`.
+    """
+    if plan.compiles(points.device.type):
+        layout, kernels = _layout(points), plan.kernels(torch.float32, points.device.type)
+        values, slopes = torch.empty_like(points), torch.ones_like(points)
+        kernels.value((points,), (values,), leaves, layout)
+        kernels.slope((points, slopes), (slopes,), leaves, layout)
+        return values, slopes
+    with torch.enable_grad():
+        x = points.detach().requires_grad_()
+        y = plan.formula(x, _columns(leaves))
+        (slopes,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    return y.detach(), slopes
+
+
+def pulled_back(plan: Plan, points: Tensor, weights: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return `weights f'` and the gradients of the trained entries for a gradient `weights`.
+
+    Args:
+        plan: The activation.
+        points: `(channels, points)` float32.
+        weights: Likewise; may be written over.
+        leaves: `(entries, channels)` float32.
+
+    Returns:
+        The first in the shape of `points`; the second `(trained entries, channels)`, None where there are none.
+    """
+    if plan.compiles(points.device.type):
+        kernel = plan.kernels(torch.float32, points.device.type).gradient
+        total = kernel((points, weights), (weights,), leaves, _layout(points))
+        return weights, total
+    with torch.enable_grad():
+        x = points.detach().requires_grad_()
+        columns = [column.detach().requires_grad_() for column in _columns(leaves)]
+        wanted = [columns[index] for index in plan.formula.wanted]
+        y = plan.formula(x, tuple(columns))
+        by_x, *by_leaves = torch.autograd.grad(y, [x, *wanted], weights, materialize_grads=True)
+    return by_x, torch.stack(by_leaves)[..., 0] if by_leaves else None
+
+
+def _columns(leaves: Tensor | None) -> tuple[Tensor, ...]:
+    return () if leaves is None else tuple(leaves[..., None])
+
+
+def _layout(points: Tensor) -> Layout:
+    channels, count = points.shape
+    return (
+        Layout(1, channels, count, torch.contiguous_format)
+        if channels > 1
+        else Layout(count, 1, 1, torch.contiguous_format)
+    )

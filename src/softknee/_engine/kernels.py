@@ -1,0 +1,137 @@
+"""Compiled kernels of one formula, each built when it is first needed."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from softknee._engine.build import load
+from softknee._engine.emit_c import kernel_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softknee._engine.graph import Graph
+    from softknee._engine.layout import Layout
+    from softknee._engine.trace import Formula
+
+DTYPES = {torch.float32: "SK_FLOAT32", torch.bfloat16: "SK_BFLOAT16", torch.float16: "SK_FLOAT16"}
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
+_ARGUMENTS = (*[_POINTER] * 7, _LONG, _LONG, _LONG, ctypes.c_uint64, ctypes.c_int)
+
+
+class Kernel:
+    """A compiled computation.
+
+    Args:
+        run: `sk_run` of its library.
+        sums: How many results it sums over each channel.
+    """
+
+    def __init__(self, run: Callable[..., int], sums: int) -> None:
+        self._run = run
+        self.sums = sums
+
+    def __call__(
+        self,
+        arrays: tuple[Tensor, ...],
+        results: tuple[Tensor, ...],
+        leaves: Tensor | None,
+        layout: Layout,
+        seed: int = 0,
+    ) -> Tensor | None:
+        """Run it.
+
+        Args:
+            arrays: `x`, and `g` and `v` where it takes them, all in the order of the layout.
+            results: Where to write, in the same order; may be one of `arrays`.
+            leaves: `(entries, channels)` float32, contiguous.
+            layout: Of the arrays.
+            seed: Of random numbers.
+
+        Returns:
+            The sums, `(sums, channels)` float32, None where it has none.
+
+        Raises:
+            MemoryError: There is none left for partial sums.
+        """
+        total = torch.empty(self.sums, layout.channels) if self.sums else None
+        x, g, v = [array.data_ptr() for array in arrays] + [None] * (3 - len(arrays))
+        y, z = [result.data_ptr() for result in results] + [None] * (2 - len(results))
+        pointer = None if leaves is None else leaves.data_ptr()
+        sums = None if total is None else total.data_ptr()
+        threads = torch.get_num_threads()
+        if self._run(x, g, v, y, z, pointer, sums, layout.outer, layout.channels, layout.inner, seed, threads):
+            raise MemoryError("no memory left for the partial sums of an activation's gradient")
+        return total
+
+
+def native_kernel(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, dtype: torch.dtype) -> Kernel:
+    """Compile a graph for the CPU.
+
+    Args:
+        graph: As `kernel_source` takes it.
+        arrays: How many of its outputs are stored.
+        leaves: How many parameter entries there are.
+        per_channel: Whether each channel has leaves of its own.
+        dtype: Of the elements.
+
+    Returns:
+        The kernel.
+
+    Raises:
+        NoCompiler: There is no compiler, or it failed.
+    """
+    source = kernel_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel)
+    run = load(source, defines=(DTYPES[dtype],)).sk_run
+    run.argtypes, run.restype = _ARGUMENTS, ctypes.c_int
+    return Kernel(run, len(graph.outputs) - arrays)
+
+
+class Kernels:
+    """The kernels of one formula for one dtype and kind of device.
+
+    Args:
+        formula: What they compute.
+        dtype: Of the elements.
+        device: `"cpu"` or `"cuda"`.
+        per_channel: Whether parameters differ between channels.
+    """
+
+    def __init__(self, formula: Formula, dtype: torch.dtype, device: str, *, per_channel: bool) -> None:
+        self.formula = formula
+        self._dtype = dtype
+        self._device = device
+        self._per_channel = per_channel
+
+    @cached_property
+    def value(self) -> Kernel:
+        """`x` to `y`."""
+        return self._build(self.formula.value, 1)
+
+    @cached_property
+    def slope(self) -> Kernel:
+        """`x, g` to `g f'`."""
+        return self._build(self.formula.slope, 1)
+
+    @cached_property
+    def gradient(self) -> Kernel:
+        """`x, g` to `g f'`, summing the gradients of the trained entries."""
+        return self._build(self.formula.gradient, 1)
+
+    @cached_property
+    def second(self) -> Kernel:
+        """`x, g, v` to the derivatives of `v g f'` by `g` and `x`, summing those by the trained entries."""
+        return self._build(self.formula.second, 2)
+
+    def _build(self, graph: Graph, arrays: int) -> Kernel:
+        options = {"arrays": arrays, "leaves": self.formula.leaves, "per_channel": self._per_channel}
+        if self._device == "cuda":
+            from softknee._engine.triton_pointwise import triton_kernel
+
+            return triton_kernel(graph, **options, dtype=self._dtype)
+        return native_kernel(graph, **options, dtype=self._dtype)

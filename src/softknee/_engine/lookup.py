@@ -1,0 +1,138 @@
+"""Maps tensors through a table: by native code, or by torch operations that give the same numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from softknee._engine.build import NATIVE, NoCompiler, load
+from softknee._engine.kernels import DTYPES
+
+if TYPE_CHECKING:
+    from softknee._engine.grid import Grid, Table
+    from softknee._engine.layout import Layout
+
+_POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
+_RUN = (*[_POINTER] * 5, _FLOAT, _FLOAT, _INT, _INT, _LONG, _LONG, _LONG, _INT)
+_OUTSIDE = (_POINTER, _POINTER, _FLOAT, _FLOAT, _INT, _INT, _LONG)
+
+
+def look_up(table: Table, layout: Layout, x: Tensor, y: Tensor) -> Tensor | None:
+    """Write the values of a tabulated function.
+
+    Args:
+        table: The function.
+        layout: Of `x` and `y`.
+        x: Dense.
+        y: In the same order; zero where `x` is outside the grid.
+
+    Returns:
+        Flat positions, in memory order, of the elements outside, None where there are none.
+    """
+    return _run(table, layout, x, None, y, None)
+
+
+def look_up_gradient(
+    table: Table, layout: Layout, x: Tensor, g: Tensor, out: Tensor, moments: Tensor | None
+) -> Tensor | None:
+    """Write `g` times the slopes of a tabulated function.
+
+    Args:
+        table: The function.
+        layout: Of the tensors.
+        x: Dense.
+        g: In the same order.
+        out: In the same order, may be `g`; receives `g` itself where `x` is outside the grid.
+        moments: `(channels, bins, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each bin.
+
+    Returns:
+        As `look_up`.
+    """
+    return _run(table, layout, x, g, out, moments)
+
+
+def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, moments: Tensor | None) -> Tensor | None:
+    library = _library(x.dtype)
+    if library is None:
+        return _run_in_torch(table, layout, x, g, y, moments)
+    grid = table.grid
+    place = (grid.origin, 1 / grid.step, grid.first, grid.bins)
+    outside = library.sk_table_run(
+        x.data_ptr(),
+        None if g is None else g.data_ptr(),
+        y.data_ptr(),
+        table.rows.data_ptr(),
+        None if moments is None else moments.data_ptr(),
+        *place,
+        layout.outer,
+        layout.channels,
+        layout.inner,
+        torch.get_num_threads(),
+    )
+    if outside < 0:
+        raise MemoryError("no memory left for the moments of an activation's gradient")
+    if not outside:
+        return None
+    positions = torch.empty(outside, dtype=torch.int64)
+    library.sk_table_outside(x.data_ptr(), positions.data_ptr(), *place, x.numel())
+    return positions
+
+
+@cache
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Return the native lookup for a dtype, None without a compiler."""
+    try:
+        library = load((NATIVE / "table.c").read_text(encoding="utf-8"), defines=(DTYPES[dtype],))
+    except NoCompiler:
+        return None
+    library.sk_table_run.argtypes, library.sk_table_run.restype = _RUN, _LONG
+    library.sk_table_outside.argtypes, library.sk_table_outside.restype = _OUTSIDE, None
+    return library
+
+
+def _run_in_torch(
+    table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, moments: Tensor | None
+) -> Tensor | None:
+    grid, shape = table.grid, (layout.outer, layout.channels, layout.inner)
+    flat = flat(x, layout.memory_format)
+    inside, bins, t = _located(grid, flat.float())
+    channel = torch.arange(layout.channels).view(-1, 1).expand(shape).reshape(-1)
+    row = bins + channel * grid.bins
+    c0, c1, c2, c3 = table.rows.view(-1, 4)[row].unbind(1)
+    kept = torch.zeros_like(t)
+    if g is None:
+        result = c0 + t * (c1 + t * (c2 + t * c3))
+    else:
+        weight = flat(g, layout.memory_format).float() * inside
+        result = weight * (1 / grid.step) * (c1 + t * (2 * c2 + t * (3 * c3)))
+        kept = flat(g, layout.memory_format).float()
+        if moments is not None:
+            parts = torch.stack([weight, weight * t, weight * t * t, torch.zeros_like(t)], 1)
+            moments.copy_(
+                torch.zeros(moments.numel() // 4, 4, dtype=torch.float64)
+                .index_add_(0, row, parts.double())
+                .view_as(moments)
+            )
+    flat(y, layout.memory_format).copy_(torch.where(inside, result, kept))
+    outside = (~inside).nonzero()[:, 0]
+    return outside if len(outside) else None
+
+
+def _located(grid: Grid, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return whether each element is inside the grid, its bin, and its place within it."""
+    u = (x - grid.origin) * (1 / grid.step)
+    inside = (u >= grid.first) & (u <= grid.first + grid.bins)
+    u = torch.where(inside, u, float(grid.first))
+    whole = u.floor().clamp(max=grid.first + grid.bins - 1)
+    return inside, whole.long() - grid.first, u - whole
+
+
+def flat(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Return a dense tensor as a vector in the order of its memory, without a copy."""
+    if memory_format == torch.contiguous_format:
+        return x.view(-1)
+    return x.permute(0, *range(2, x.dim()), 1).view(-1)

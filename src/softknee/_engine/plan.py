@@ -1,0 +1,185 @@
+"""One activation as the engines see it: what to evaluate, and how its parameters are laid out."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from softknee._engine.build import NoCompiler, warn_once
+from softknee._engine.kernels import Kernels
+from softknee._engine.trace import Formula, NotPointwise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Value = Tensor | float
+
+
+class Plan:
+    """An activation with the kinds of its parameters, not their values.
+
+    Args:
+        function: As a spec has it; random where `random` is set.
+        kernel: The same function in the form that kernels are made from.
+        lengths: Entries of each parameter, None for a scalar.
+        trained: Whether each parameter is trained.
+        per_channel: Whether parameters differ between channels.
+        channelwise: Whether the function takes `channel=`.
+        builtin: Whether `function` is one torch operation that no kernel can beat.
+        light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
+        random: Whether it draws random numbers.
+        knots: Uniformly spaced places where pieces meet.
+    """
+
+    # Every plan of the process, so that graphs can name one by its number.
+    _all: ClassVar[list[Plan]] = []
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        kernel: Callable[..., Tensor],
+        *,
+        lengths: tuple[int | None, ...] = (),
+        trained: tuple[bool, ...] = (),
+        per_channel: bool = False,
+        channelwise: bool = False,
+        builtin: bool = False,
+        light: bool = False,
+        random: bool = False,
+        knots: tuple[float, ...] = (),
+    ) -> None:
+        self.function = function
+        self.formula = Formula(kernel, lengths, trained, channelwise=channelwise)
+        self.lengths = lengths
+        self.per_channel = per_channel or channelwise
+        self.channelwise = channelwise
+        self.builtin = builtin
+        self.light = light
+        self.random = random
+        self.knots = knots
+        self.number = len(self._all)
+        self._all.append(self)
+        self._kernels: dict[tuple[torch.dtype, str], Kernels] = {}
+        self._compiles: dict[str, bool] = {}
+
+    @classmethod
+    def numbered(cls, number: int) -> Plan:
+        """Return the plan with a number of this process."""
+        return cls._all[number]
+
+    def kernels(self, dtype: torch.dtype, device: str = "cpu") -> Kernels:
+        """Return the kernels for elements of a dtype on a kind of device; each is compiled at its first use."""
+        key = (dtype, device)
+        if key not in self._kernels:
+            self._kernels[key] = Kernels(self.formula, dtype, device, per_channel=self.per_channel)
+        return self._kernels[key]
+
+    @cached_property
+    def price(self) -> int | None:
+        """Vector instructions for an element, forward and backward; None where the formula is no arithmetic on one."""
+        try:
+            return self.formula.value.price + self.formula.gradient.price
+        except NotPointwise:
+            return None
+
+    def compiles(self, device: str) -> bool:
+        """Whether there are kernels for a kind of device; where a compiler is missing, a warning says so once."""
+        if device not in self._compiles:
+            self._compiles[device] = self.price is not None and self._try_to_compile(device)
+        return self._compiles[device]
+
+    def _try_to_compile(self, device: str) -> bool:
+        try:
+            self.kernels(torch.float32, device).value  # noqa: B018 (compiles)
+        except NoCompiler as error:
+            warn_once(f"softknee evaluates activations without kernels of its own, which is slower: {error}")
+            return False
+        return True
+
+    def eager(self, x: Tensor, values: Sequence[Value], channel_dim: int | None) -> Tensor:
+        """Evaluate the formula as it is written, under autograd.
+
+        Args:
+            x: Any shape, any floating dtype.
+            values: Parameters in their stored shapes, or numbers.
+            channel_dim: Of `x`, not negative; None where all elements share their parameters.
+
+        Returns:
+            Same shape and dtype as `x`.
+        """
+        arguments = [
+            self._broadcast(value, x, vector=length is not None, channel_dim=channel_dim)
+            for value, length in zip(values, self.lengths, strict=True)
+        ]
+        if self.channelwise:
+            index = torch.arange(x.shape[channel_dim], device=x.device)  # type: ignore[index]
+            return self.function(x, *arguments, channel=index.view(_channel_shape(x, channel_dim)))
+        return self.function(x, *arguments)
+
+    @staticmethod
+    def _broadcast(value: Value, x: Tensor, *, vector: bool, channel_dim: int | None) -> Value:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(x.dtype)
+        if channel_dim is not None and value.dim() > vector and value.shape[-1] == x.shape[channel_dim]:
+            return value.view(*value.shape[:vector], *_channel_shape(x, channel_dim))
+        return value if vector else value.view(())
+
+    def leaves(self, values: Sequence[Value], channels: int, device: torch.device) -> Tensor | None:
+        """Return all parameter entries as `(entries, channels)` in float32; None where there are none."""
+        if not values and not self.channelwise:
+            return None
+        rows = [
+            value
+            if isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.float32
+            else self._row(value, length, channels, device)
+            for value, length in zip(values, self.lengths, strict=True)
+        ]
+        if self.channelwise:
+            rows.append(torch.arange(channels, dtype=torch.float32, device=device))
+        return (rows[0] if len(rows) == 1 else torch.cat(rows)).view(-1, channels)
+
+    @staticmethod
+    def _row(value: Value, length: int | None, channels: int, device: torch.device) -> Tensor:
+        """Return a parameter's entries for all channels as one float32 vector."""
+        tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
+        return tensor.reshape(1 if length is None else length, -1).expand(-1, channels).flatten()
+
+    def gradients(self, sums: Tensor | None, values: Sequence[Value]) -> Sequence[Tensor | None]:
+        """Split summed gradients of the trained entries, `(entries, channels)`, into gradients of the parameters."""
+        if sums is None:
+            return [None] * len(values)
+        trained = [value for value, flag in zip(values, self.formula.trained, strict=True) if flag]
+        # One number a channel each, or entries of different lengths.
+        flat = len(trained) == len(sums)
+        parts = sums.unbind() if flat else sums.view(-1).split([value.numel() for value in trained])  # type: ignore[union-attr]
+        shaped = iter([_shaped(part, value) for part, value in zip(parts, trained, strict=True)])
+        return [next(shaped) if flag else None for flag in self.formula.trained]
+
+
+def _shaped(gradient: Tensor, parameter: Any) -> Tensor:
+    if gradient.shape != parameter.shape:
+        gradient = gradient.view(parameter.shape)
+    return gradient if parameter.dtype == torch.float32 else gradient.to(parameter.dtype)
+
+
+@lru_cache(maxsize=512)
+def plan_of(function: Callable[..., Tensor], kernel: Callable[..., Tensor], **kinds: Any) -> Plan:
+    """Return the plan of an activation, one and the same for all modules of its kind: what is compiled is shared.
+
+    Args:
+        function: As in `Plan`.
+        kernel: As in `Plan`.
+        **kinds: As in `Plan`.
+
+    Returns:
+        The plan.
+    """
+    return Plan(function, kernel, **kinds)
+
+
+def _channel_shape(x: Tensor, channel_dim: int | None) -> tuple[int, ...]:
+    return (-1, *[1] * (x.dim() - 1 - (channel_dim or 0)))

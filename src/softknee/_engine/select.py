@@ -1,0 +1,158 @@
+"""Which engine evaluates an activation, and on which tensors one may."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from softknee._engine.differentiable import Call, differentiable
+from softknee._engine.fused import fused_engine
+from softknee._engine.kernels import DTYPES
+from softknee._engine.layout import dense, layout_of, repacked
+from softknee._engine.operators import apply_operator
+from softknee._engine.plan import Plan
+from softknee._engine.table import EXPENSIVE, Tabulated, pays_off, table_of, table_or_kernels
+from softknee._errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from softknee._engine.differentiable import Engine
+    from softknee._engine.plan import Value
+
+ENGINES = ("auto", "eager", "fused", "table")
+# From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
+LARGE = 4096
+# Dimensions from which on a tensor can be channels_last.
+SPATIAL = 4
+DEVICES = ("cpu", "cuda")
+_PLAIN = (Tensor, torch.nn.Parameter)
+_forced: ContextVar[str | None] = ContextVar("softknee_engine", default=None)
+
+
+def check_engine(name: str) -> str:
+    """Return the name of an engine.
+
+    Raises:
+        OptionError: There is no such engine.
+    """
+    if name not in ENGINES:
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    return name
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Evaluate all activations by one engine, whatever they ask for, within a `with` block.
+
+    Args:
+        name: `"auto"`, `"eager"`, `"fused"` or `"table"`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OptionError: There is no such engine.
+    """
+    token = _forced.set(check_engine(name))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def evaluate(plan: Plan, x: Tensor, values: Sequence[Value], channel_dim: int | None, wanted: str) -> Tensor:
+    """Evaluate an activation by the engine that suits it.
+
+    Args:
+        plan: The activation.
+        x: Any shape, any floating dtype.
+        values: Parameters in their stored shapes, or numbers.
+        channel_dim: Of `x`, not negative; None where all elements share their parameters.
+        wanted: One of `ENGINES`; `with softknee.engine(...)` comes before it.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    if torch.compiler.is_compiling():
+        # Plain operations, so that the compiler fuses them with their neighbours, unless they are very many.
+        if x.dtype in DTYPES and not torch.compiler.is_exporting() and _is_expensive(plan.number):
+            return apply_operator(plan, x, values, channel_dim)
+        return plan.eager(x, values, channel_dim)
+    prepared = prepare(plan, x, channel_dim, wanted)
+    if prepared is None:
+        y = plan.eager(x, values, channel_dim)
+        if plan.builtin and x.dim() >= SPATIAL and y.requires_grad and y.numel() >= LARGE:
+            _keep_layout(y)
+        return y
+    x, call = prepared
+    if plan.random:
+        call = call._replace(seed=int(torch.randint(2**62, ())))
+    return differentiable(call, x, values)
+
+
+def prepare(plan: Plan, x: Tensor, channel_dim: int | None, wanted: str) -> tuple[Tensor, Call] | None:
+    """Choose the engine for an activation on a tensor.
+
+    Args:
+        plan: As `evaluate`.
+        x: As `evaluate`.
+        channel_dim: As `evaluate`.
+        wanted: As `evaluate`.
+
+    Returns:
+        The tensor in a dense layout and how to evaluate it; None where the formula is evaluated as it is written.
+    """
+    wanted = _forced.get() or wanted
+    if wanted == "eager" or (wanted == "auto" and plan.builtin) or not _takes_kernels(x):
+        return None
+    size = x.numel()
+    if wanted == "auto" and size < LARGE and plan.light:
+        return None
+    tabulates = wanted == "table" and not plan.random
+    if not tabulates and not plan.compiles(x.device.type):
+        return None
+    x, memory_format = dense(x)
+    layout = layout_of(x, memory_format, channel_dim)
+    engine_of: Callable[..., Engine] = fused_engine
+    if tabulates:
+        engine_of = _table_engine
+    elif wanted == "auto" and pays_off(plan, size // layout.channels):
+        engine_of = table_or_kernels
+    return x, Call(plan, engine_of, layout, channel_dim)
+
+
+@torch.compiler.assume_constant_result
+def _is_expensive(number: int) -> bool:
+    """Whether a table is cheaper on large tensors; asked while compiling, when the answer must not be traced."""
+    plan = Plan.numbered(number)
+    return not plan.random and (plan.price or 0) > EXPENSIVE
+
+
+def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device) -> Engine:
+    return Tabulated(table_of(plan, leaves, device))
+
+
+def _takes_kernels(x: Tensor) -> bool:
+    """Whether a tensor is plain memory, and nobody is watching operations (transforms, tracers, other modes)."""
+    return (
+        type(x) in _PLAIN
+        and x.device.type in DEVICES
+        and x.dtype in DTYPES
+        and x.numel() > 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
+    )
+
+
+def _keep_layout(y: Tensor) -> None:
+    """Have torch's own backward see the incoming gradient in the layout of `y`: two layouts cost it several times more."""
+    memory_format = dense(y.detach())[1]
+    y.register_hook(lambda g: repacked(g, memory_format)[0])

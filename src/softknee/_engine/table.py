@@ -1,0 +1,128 @@
+"""Evaluates any scalar formula at a fixed price for each element: through a table made from its present parameters.
+
+The gradient of the parameters comes from the adjoint of the lookup: the incoming gradient is gathered into the bins, and
+the formula's own derivative carries it from there to every parameter. Outside the table the formula is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+
+from softknee._engine.exact import pulled_back, values_and_slopes
+from softknee._engine.fused import FUSED
+from softknee._engine.grid import tabulate
+from softknee._engine.lookup import flat, look_up, look_up_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softknee._engine.differentiable import Engine, Evaluation
+    from softknee._engine.grid import Table
+    from softknee._engine.plan import Plan
+
+REACH = (-8.0, 8.0)
+# Vector instructions for an element, forward and backward, from which on a table is cheaper.
+EXPENSIVE = 150
+# Elements that a table must serve for each vector instruction of its formula, to be worth building.
+SIZE_A_PRICE = 50
+# Tables of recent parameter values: a step's backward, and sites that share parameters, find what its forward made.
+REMEMBERED = 64
+_recent: OrderedDict[tuple[object, ...], Table] = OrderedDict()
+
+
+def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: tuple[float, float] = REACH) -> Table:
+    """Return the table for parameter values, a recent one where it is the same.
+
+    Args:
+        plan: The activation.
+        leaves: `(entries, channels)` parameter values.
+        device: Where the table is to be.
+        reach: The range it must cover.
+
+    Returns:
+        The table.
+    """
+    values = b"" if leaves is None else leaves.cpu().numpy().tobytes()
+    key = (plan.formula, reach, values, device)
+    table = _recent.get(key)
+    if table is None:
+        table = _recent[key] = tabulate(plan, leaves, reach, device)
+        if len(_recent) > REMEMBERED:
+            _recent.popitem(last=False)
+    return table
+
+
+class Tabulated:
+    """A table, with the formula itself outside of it."""
+
+    name = "table"
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def value(self, at: Evaluation, x: Tensor, y: Tensor) -> None:
+        """Write `f(x)` to `y`."""
+        outside = look_up(self.table, at.layout, x, y)
+        if outside is not None:
+            points, leaves, _ = _elsewhere(at, x, outside)
+            values, _ = values_and_slopes(at.plan, points, leaves)
+            flat(y, at.layout.memory_format)[outside] = values.flatten().to(y.dtype)
+
+    def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
+        """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
+        moments = torch.empty_like(self.table.rows) if sums else None
+        outside = look_up_gradient(self.table, at.layout, x, g, out, moments)
+        total = None if moments is None else self.table.pull_back(at.plan, moments, at.leaves)
+        if outside is None:
+            return total
+        points, leaves, channel = _elsewhere(at, x, outside)
+        results = flat(out, at.layout.memory_format)
+        by_x, by_leaves = pulled_back(at.plan, points, results[outside].float().view_as(points), leaves)
+        results[outside] = by_x.flatten().to(out.dtype)
+        if total is not None and by_leaves is not None:
+            total = total.index_add(1, channel, by_leaves)
+        return total
+
+
+def pays_off(plan: Plan, size: int) -> bool:
+    """Whether a table is cheaper than kernels for so many elements that share their parameters.
+
+    Args:
+        plan: The activation.
+        size: The elements.
+
+    Returns:
+        True where the formula is expensive and the elements make up for building the table.
+    """
+    price = plan.price or 0
+    return not plan.random and price > EXPENSIVE and size > price * SIZE_A_PRICE
+
+
+def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device) -> Engine:
+    """Return the table where one is fine enough, else the kernels.
+
+    Args:
+        plan: The activation.
+        leaves: `(entries, channels)` parameter values.
+        device: Of the tensors.
+
+    Returns:
+        The engine.
+    """
+    table = table_of(plan, leaves, device)
+    return Tabulated(table) if table.accurate else FUSED
+
+
+def _elsewhere(at: Evaluation, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return single elements with the parameters that belong to them, and the channels of those parameters.
+
+    Elements that share all parameters are points of one channel; else each is a channel of its own.
+    """
+    points = flat(x, at.layout.memory_format)[positions].float()
+    if at.layout.channels == 1 or at.leaves is None:
+        return points[None], at.leaves, torch.zeros(1, dtype=torch.int64, device=x.device)
+    channel = positions // at.layout.inner % at.layout.channels
+    return points[:, None], at.leaves[:, channel], channel

@@ -1,0 +1,288 @@
+"""From a formula to the graphs of its value and derivatives, by running it once under PyTorch's own tracer.
+
+Autograd differentiates while the tracer records, so the kernels have exactly its derivatives, kinks included.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from softknee._engine.graph import Builder, Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch.fx import Node
+
+    Argument = int | float
+    Rule = Callable[..., Argument]
+
+SAMPLE = 2
+# Whole exponents up to it become products.
+LARGEST_PRODUCT = 16
+SQUARE_ROOT = 0.5
+
+
+class NotPointwise(Exception):
+    """The formula does something that is no arithmetic on single elements; it runs as it is written."""
+
+
+class Formula:
+    """A formula with numbers for each parameter's entries, ready to be traced.
+
+    Args:
+        function: `f(x, *parameters)`; a vector parameter is handed over as a tuple.
+        lengths: Entries of each parameter, None for a scalar.
+        trained: Whether each parameter's gradient is wanted.
+        channelwise: Whether the function takes `channel=`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        lengths: tuple[int | None, ...],
+        trained: tuple[bool, ...],
+        *,
+        channelwise: bool = False,
+    ) -> None:
+        self.function = function
+        self.lengths = lengths
+        self.trained = trained
+        self.channelwise = channelwise
+        self.leaves = sum(1 if length is None else length for length in lengths) + channelwise
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Leaves whose gradients are wanted."""
+        flags = [
+            flag
+            for length, flag in zip(self.lengths, self.trained, strict=True)
+            for _ in range(1 if length is None else length)
+        ]
+        return tuple(index for index, flag in enumerate(flags) if flag)
+
+    def __call__(self, x: Tensor, leaves: tuple[Tensor, ...]) -> Tensor:
+        """Evaluate with one tensor a leaf."""
+        rest = iter(leaves)
+        arguments = [
+            next(rest) if length is None else tuple(next(rest) for _ in range(length)) for length in self.lengths
+        ]
+        options = {"channel": next(rest)} if self.channelwise else {}
+        return self.function(x, *arguments, **options)
+
+    @cached_property
+    def value(self) -> Graph:
+        """The graph from `x` and the leaves to `f`."""
+        return _graph(lambda x, *leaves: (self(x, leaves),), ("x", *self._names))
+
+    @cached_property
+    def gradient(self) -> Graph:
+        """The graph from `x`, `g` and the leaves to `g f'` and to `g` times the derivative by each wanted leaf."""
+
+        def gradients(x: Tensor, g: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            by_x, *by_leaves = self._pull(x, g, rest)
+            return (by_x, *(by_leaves[index] for index in self.wanted))
+
+        return _graph(gradients, ("x", "g", *self._names))
+
+    @cached_property
+    def slope(self) -> Graph:
+        """The part of `gradient` that leads to `g f'`."""
+        return self.gradient.only(1)
+
+    @cached_property
+    def second(self) -> Graph:
+        """The graph of the derivatives of `v g f'` by `g`, by `x` and by each wanted leaf."""
+
+        def derivatives(x: Tensor, g: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            _, pull = torch.func.vjp(lambda g, x, *rest: self._pull(x, g, rest)[0], g, x, *rest)
+            by_g, by_x, *by_leaves = pull(v)
+            return (by_g, by_x, *(by_leaves[index] for index in self.wanted))
+
+        return _graph(derivatives, ("x", "g", "v", *self._names))
+
+    def _pull(self, x: Tensor, g: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        _, pull = torch.func.vjp(lambda x, *leaves: self(x, leaves), x, *leaves)
+        gradients: tuple[Tensor, ...] = pull(g)
+        return gradients
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f"p{index}" for index in range(self.leaves))
+
+
+def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...]) -> Graph:
+    """Record a computation on named inputs.
+
+    Raises:
+        NotPointwise: It has an operation without a rule.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # Distinct, unremarkable numbers: nothing may be special about the point of tracing.
+    sample = [torch.full((SAMPLE,), 0.37 + 0.11 * index) for index in range(len(names))]
+    try:
+        traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(*sample)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise NotPointwise(str(error)) from error
+    return _Reader(traced, names).read()
+
+
+@lru_cache(maxsize=1)
+def _decompositions() -> Mapping[Any, Any]:
+    from torch._decomp import core_aten_decompositions
+
+    table: Mapping[Any, Any] = core_aten_decompositions()
+    return table
+
+
+class _Reader:
+    """Translates a traced module, operation by operation."""
+
+    def __init__(self, module: torch.fx.GraphModule, names: tuple[str, ...]) -> None:
+        self.module = module
+        self.names = iter(names)
+        self.builder = Builder()
+        self.results: dict[Node, int] = {}
+
+    def read(self) -> Graph:
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                self.results[node] = self.builder.input(next(self.names))
+            elif node.op == "get_attr":
+                self.results[node] = self._constant(getattr(self.module, node.target))
+            elif node.op == "call_function":
+                self.results[node] = self._call(node)
+            elif node.op == "output":
+                outputs = node.args[0]
+        return self.builder.finish(tuple(self.results[output] for output in outputs))
+
+    def _call(self, node: Node) -> int:
+        name = node.target._schema.name.rpartition("::")[2]  # type: ignore[union-attr]
+        rule = RULES.get(name)
+        if rule is None:
+            raise NotPointwise(f"{name} is no operation on single elements")
+        arguments = [self._argument(argument) for argument in node.args]
+        options = {key: value for key, value in node.kwargs.items() if key in {"approximate", "alpha", "value"}}
+        result = rule(self.builder, *arguments, **options)
+        return self.builder.constant(result) if isinstance(result, float) else result
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            return self.results[argument]
+        return float(argument) if isinstance(argument, (int, float)) else argument
+
+    def _constant(self, value: Tensor) -> int:
+        if value.numel() != 1:
+            raise NotPointwise("the formula holds a tensor of its own")
+        return self.builder.constant(float(value))
+
+
+def _plain(name: str) -> Rule:
+    return lambda to, *arguments: to.add(name, *arguments)
+
+
+def _same(_: Builder, value: Argument, *__: Any) -> Argument:
+    return value
+
+
+def _filled(value_at: int) -> Rule:
+    return lambda to, *arguments: arguments[value_at]  # noqa: ARG005
+
+
+def _scaled(name: str) -> Rule:
+    def rule(to: Builder, a: Argument, b: Argument, alpha: float = 1.0) -> Argument:
+        return to.add(name, a, to.add("mul", b, float(alpha)))
+
+    return rule
+
+
+def _reversed_difference(to: Builder, a: Argument, b: Argument, alpha: float = 1.0) -> Argument:
+    return to.add("sub", b, to.add("mul", a, float(alpha)))
+
+
+def _clamp(to: Builder, x: Argument, low: Argument | None = None, high: Argument | None = None) -> Argument:
+    # Written so that NaN stays NaN.
+    if low is not None:
+        x = to.add("where", to.add("lt", x, low), low, x)
+    return x if high is None else to.add("where", to.add("gt", x, high), high, x)
+
+
+def _power(to: Builder, base: Argument, exponent: Argument) -> Argument:
+    number = exponent if isinstance(exponent, float) else to.value_of(exponent)
+    if number is not None and number.is_integer() and 1 <= abs(number) <= LARGEST_PRODUCT:
+        power = _repeated_product(to, base, abs(int(number)))
+        return power if number > 0 else to.add("div", 1.0, power)
+    return to.add("sqrt", base) if number == SQUARE_ROOT else to.add("pow", base, exponent)
+
+
+def _repeated_product(to: Builder, base: Argument, times: int) -> Argument:
+    if times == 1:
+        return base
+    half = _repeated_product(to, base, times // 2)
+    square = to.add("mul", half, half)
+    return to.add("mul", square, base) if times % 2 else square
+
+
+def _gelu(to: Builder, x: Argument, approximate: str = "none") -> Argument:
+    if approximate == "tanh":
+        cube = to.add("mul", to.add("mul", x, x), x)
+        inner = to.add("mul", 0.7978845608028654, to.add("add", x, to.add("mul", 0.044715, cube)))
+        gate = to.add("tanh", inner)
+    else:
+        gate = to.add("erf", to.add("mul", x, 0.7071067811865476))
+    return to.add("mul", to.add("mul", 0.5, x), to.add("add", 1.0, gate))
+
+
+def _elu(to: Builder, x: Argument, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Argument:
+    falling = to.add("mul", float(alpha * scale), to.add("expm1", to.add("mul", x, input_scale)))
+    return to.add("where", to.add("gt", x, 0.0), to.add("mul", x, scale), falling)
+
+
+def _cosh(to: Builder, x: Argument) -> Argument:
+    return to.add("mul", 0.5, to.add("add", to.add("exp", x), to.add("exp", to.add("neg", x))))
+
+
+def _uniform(to: Builder, *_: Any) -> Argument:
+    return to.add("uniform")
+
+
+RULES: Mapping[str, Rule] = {
+    **{name: _plain(name) for name in ("mul", "div", "neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt")},
+    **{name: _plain(name) for name in ("sin", "cos", "tan", "atan", "tanh", "sigmoid", "erf", "floor", "hypot")},
+    **{name: _plain(name) for name in ("remainder", "where", "lt", "le", "gt", "ge", "eq", "ne")},
+    **dict.fromkeys(("alias", "detach", "clone", "_to_copy", "expand", "view", "lift_fresh_copy"), _same),
+    **dict.fromkeys(("uniform", "rand_like", "rand"), _uniform),
+    **dict.fromkeys(("logical_and", "bitwise_and"), _plain("and")),
+    **dict.fromkeys(("logical_or", "bitwise_or"), _plain("or")),
+    **dict.fromkeys(("logical_not", "bitwise_not"), _plain("not")),
+    "add": _scaled("add"),
+    "sub": _scaled("sub"),
+    "rsub": _reversed_difference,
+    "maximum": _plain("max"),
+    "minimum": _plain("min"),
+    "reciprocal": lambda to, x: to.add("div", 1.0, x),
+    "rsqrt": lambda to, x: to.add("div", 1.0, to.add("sqrt", x)),
+    "square": lambda to, x: to.add("mul", x, x),
+    "relu": lambda to, x: _clamp(to, x, 0.0),
+    "clamp": _clamp,
+    "clamp_min": lambda to, x, low: _clamp(to, x, low),
+    "clamp_max": lambda to, x, high: _clamp(to, x, None, high),
+    "hardtanh": lambda to, x, low=-1.0, high=1.0: _clamp(to, x, low, high),
+    "pow": _power,
+    "gelu": _gelu,
+    "elu": _elu,
+    "copy_": lambda to, _, source: source,  # noqa: ARG005
+    "scalar_tensor": _filled(0),
+    "full": _filled(1),
+    "full_like": _filled(1),
+    "new_full": lambda to, _, __, value: value,  # noqa: ARG005
+    "ones_like": lambda to, *_: 1.0,  # noqa: ARG005
+    # What is written into empty memory comes after it, as an operation of its own.
+    **dict.fromkeys(("zeros_like", "_efficientzerotensor", "empty_permuted", "empty", "empty_like"), lambda *_: 0.0),
+    "cosh": _cosh,
+}

@@ -1,0 +1,144 @@
+"""Runs the Triton kernels of a graph; they stand in for `kernels.Kernel` on a GPU."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from softknee._engine.build import NoCompiler
+from softknee._engine.emit_triton import ARRAYS, RESULTS, arguments_of, triton_source
+from softknee._engine.generated import import_source
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import Tensor
+
+    from softknee._engine.graph import Graph
+    from softknee._engine.layout import Layout
+
+# Elements of a program. Runs of random numbers begin where blocks do, as they do on the CPU.
+BLOCK = 1024
+# Widths of a block within one channel; what is narrower takes several samples at once.
+WIDTHS = (16, 64, 256, BLOCK)
+# Channels of a program where each element is in the next channel: a line of memory in float32.
+COLUMNS = 32
+# Blocks of samples whose sums by channel a program adds up.
+STEPS = 8
+# What Triton can say about sizes for memory to be moved in vectors.
+EVEN = 16
+# Products and sums are fused, as they are on the CPU.
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
+
+class TritonKernel:
+    """A computation on a GPU, called as `kernels.Kernel` is.
+
+    Args:
+        module: As `triton_source` prints it.
+        arguments: Names of the pointers its kernels take.
+        sums: How many results it sums over each channel.
+        per_channel: Whether each channel has leaves of its own.
+    """
+
+    def __init__(self, module: ModuleType, arguments: tuple[str, ...], sums: int, *, per_channel: bool) -> None:
+        self._module = module
+        self._arguments = arguments
+        self._per_channel = per_channel
+        self.sums = sums
+
+    def __call__(
+        self,
+        arrays: tuple[Tensor, ...],
+        results: tuple[Tensor, ...],
+        leaves: Tensor | None,
+        layout: Layout,
+        seed: int = 0,
+    ) -> Tensor | None:
+        """Run it.
+
+        Args:
+            arrays: `x`, and `g` and `v` where it takes them, all in the order of the layout.
+            results: Where to write, in the same order; may be one of `arrays`.
+            leaves: `(entries, channels)` float32, contiguous.
+            layout: Of the arrays.
+            seed: Of random numbers.
+
+        Returns:
+            The sums, `(sums, channels)` float32, None where it has none.
+        """
+        name, parts, programs, sizes = self._launch(layout)
+        given = {**dict(zip(ARRAYS, arrays, strict=False)), **dict(zip(RESULTS, results, strict=False))}
+        # Parts are written side by side and added up in a fixed order: sums do not depend on which program ends first.
+        sums = torch.empty(parts, self.sums, layout.channels, device=arrays[0].device) if self.sums else None
+        given |= {"leaves": leaves, "sums": sums}
+        pointers = {f"{argument}_at": given[argument] for argument in self._arguments}
+        with torch.cuda.device_of(arrays[0]):
+            getattr(self._module, name)[(programs,)](**pointers, **sizes, seed=seed, **OPTIONS)
+        return None if sums is None else sums.sum(0, dtype=torch.float64).float()
+
+    def _launch(self, layout: Layout) -> tuple[str, int, int, dict[str, Any]]:
+        """Return the kernel that suits a layout, how many parts of sums and programs there are, and its sizes."""
+        outer, channels, inner = layout[:3]
+        if not self._per_channel:
+            count = outer * channels * inner
+            blocks = _ceil(count, BLOCK)
+            return "flat", blocks, blocks, {"count": count, "even": count % EVEN == 0, "width": BLOCK}
+        if channels == 1:
+            outer, inner = 1, outer * inner
+        sizes: dict[str, Any] = {"outer": outer, "channels": channels}
+        if inner == 1:
+            height, steps = BLOCK // COLUMNS, STEPS if self.sums else 1
+            parts = _ceil(outer, height * steps)
+            sizes |= {"even": channels % EVEN == 0, "steps": steps, "height": height, "width": COLUMNS}
+            return "columns", parts, parts * _ceil(channels, COLUMNS), sizes
+        width = next((width for width in WIDTHS if width >= inner), BLOCK)
+        parts = _ceil(outer, BLOCK // width) * _ceil(inner, width)
+        sizes |= {"inner": inner, "even": inner % EVEN == 0, "height": BLOCK // width, "width": width}
+        return "rows", parts, parts * channels, sizes
+
+
+def triton_kernel(
+    graph: Graph,
+    *,
+    arrays: int,
+    leaves: int,
+    per_channel: bool,
+    dtype: torch.dtype,  # noqa: ARG001 (Triton takes it from the tensors)
+) -> TritonKernel:
+    """Prepare a graph for the GPU; Triton compiles it at the first call for each dtype.
+
+    Args:
+        graph: As `triton_source` takes it.
+        arrays: How many of its outputs are stored.
+        leaves: How many parameter entries there are.
+        per_channel: Whether each channel has leaves of its own.
+        dtype: Of the elements.
+
+    Returns:
+        The kernel.
+
+    Raises:
+        NoCompiler: There is no Triton, or it does not work here.
+    """
+    trouble = _trouble()
+    if trouble is not None:
+        raise NoCompiler(trouble)
+    module = import_source(triton_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel))
+    return TritonKernel(module, arguments_of(graph, arrays), len(graph.outputs) - arrays, per_channel=per_channel)
+
+
+@lru_cache(maxsize=1)
+def _trouble() -> str | None:
+    """Return why Triton cannot be used, None where it can."""
+    try:
+        from softknee._engine.triton_check import check
+    except ImportError as error:
+        return f"there is no Triton: {error}"
+    return check()
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
