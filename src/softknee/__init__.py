@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from softknee import functional, nn, testing
     from softknee._bench.compare import bench
     from softknee._bench.study import Study
+    from softknee._card.cost import Cost, cost
     from softknee._card.propagation import gain, moments
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
+    from softknee._engine.memory import keep_memory
+    from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._spec import Param, Promises, Spec
 
 _HOMES = {
+    "Cost": "softknee._card.cost",
     "MissingExtra": "softknee._errors",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
@@ -29,16 +33,20 @@ _HOMES = {
     "UsageError": "softknee._errors",
     "bench": "softknee._bench.compare",
     "cite": "softknee._catalogue",
+    "cost": "softknee._card.cost",
     "create": "softknee._catalogue",
+    "engine": "softknee._engine.select",
     "families": "softknee._catalogue",
     "gain": "softknee._card.propagation",
     "get": "softknee._catalogue",
+    "keep_memory": "softknee._engine.memory",
     "list": "softknee._catalogue",
     "moments": "softknee._card.propagation",
 }
 _NAMESPACES = ("functional", "nn", "testing")
 
 __all__ = [
+    "Cost",
     "MissingExtra",
     "Param",
     "Promises",
@@ -49,11 +57,14 @@ __all__ = [
     "__version__",
     "bench",
     "cite",
+    "cost",
     "create",
+    "engine",
     "families",
     "functional",
     "gain",
     "get",
+    "keep_memory",
     "list",
     "moments",
     "nn",

@@ -50,6 +50,7 @@ class Promises:
         smooth: Infinitely often differentiable everywhere.
         lower_bound: `f(x) >= lower_bound` for every finite `x`.
         upper_bound: `f(x) <= upper_bound` for every finite `x`.
+        idempotent: `f(f(x)) = f(x)` with the same derivative there, so that `f(x)` can be kept in place of `x`.
         vmap: Works under `torch.func.vmap`.
         compiles: Works under `torch.compile(fullgraph=True)`.
     """
@@ -58,6 +59,7 @@ class Promises:
     smooth: bool = False
     lower_bound: float | None = None
     upper_bound: float | None = None
+    idempotent: bool = False
     vmap: bool = True
     compiles: bool = True
 

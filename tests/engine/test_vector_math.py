@@ -88,7 +88,7 @@ CASES = [
 NAMES = [case.name for case in CASES]
 BORDERS = [88.7228, 88.723, 88.73, 89, 103.9, 104, 105, 106, 87.33, 17.3, 20.1, 10, 3.93, 0.34657, 2.0**126, 1e15]
 SPECIALS = [0, 1e-45, 1e-40, 1.1754944e-38, 3e-8, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 2.0**23 - 0.5, 3.4028235e38, np.inf]
-SPECIALS = np.array([sign * x for x in [*SPECIALS, *BORDERS] for sign in (1, -1)] + [np.nan], dtype=np.float32)
+SPECIALS = np.array([sign * x for x in [*SPECIALS, *BORDERS] for sign in (1.0, -1.0)] + [np.nan], dtype=np.float32)
 
 
 @dataclass(frozen=True)

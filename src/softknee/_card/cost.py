@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def cost(
     x = torch.randn(*shape, generator=generator).to(device, dtype)
     subjects = _subjects(activations, x, engines, seed)
     runs: dict[Any, Callable[[], Any]] = {
-        "copy": lambda out=torch.empty_like(x): out.copy_(x),
+        "copy": partial(torch.empty_like(x).copy_, x),
         **{("forward", key): _forward(act, how, x) for key, (act, how) in subjects.items()},
         **{("both", key): forward_backward(act, x, how) for key, (act, how) in subjects.items()},
     }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NATIVE = Path(__file__).parent / "native"
+# Elements that kernels take, with the macro that says so.
+DTYPES = {torch.float32: "SK_FLOAT32", torch.bfloat16: "SK_BFLOAT16", torch.float16: "SK_FLOAT16"}
 COMPILERS = ("cc", "gcc", "clang")
 # NaN, infinities and signed zeros keep their meaning; only traps and errno are given up.
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w")
@@ -100,7 +102,11 @@ def _headers() -> str:
 
 
 def _compile(source: str, flags: tuple[str, ...], library: Path) -> Path:
-    """Compile beside the cache and move the result in as a whole; two processes may do so at once."""
+    """Compile beside the cache and move the result in as a whole; two processes may do so at once.
+
+    Raises:
+        NoCompiler: There is none, or it failed.
+    """
     command = compiler()
     if command is None:
         raise NoCompiler("there is no C compiler; install one, or name it in the environment variable CC")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from softknee._engine.layout import Layout
     from softknee._engine.plan import Plan, Value
 
+    Reach = tuple[float, float]
+
 
 class Engine(Protocol):
     """A way to evaluate a plan on dense tensors, without autograd."""
@@ -39,22 +41,25 @@ class Call(NamedTuple):
 
     Attributes:
         plan: The activation.
-        engine_of: Returns the engine for parameter values `(entries, channels)` on a device.
+        engine_of: Returns the engine for parameter values `(entries, channels)`, a device and a reach.
         layout: Of the tensor.
         channel_dim: Of the tensor, None where all elements share their parameters.
+        reach: The range a table must cover.
         seed: Of random numbers.
     """
 
     plan: Plan
-    engine_of: Callable[[Plan, Tensor | None, torch.device], Engine]
+    engine_of: Callable[[Plan, Tensor | None, torch.device, Reach], Engine]
     layout: Layout
     channel_dim: int | None
+    reach: Reach
     seed: int = 0
 
     def at(self, values: Sequence[Value], device: torch.device) -> Evaluation:
         """Return the evaluation at parameter values, in their stored shapes."""
         leaves = self.plan.leaves(values, self.layout.channels, device)
-        return Evaluation(self.plan, self.engine_of(self.plan, leaves, device), self.layout, leaves, self.seed)
+        engine = self.engine_of(self.plan, leaves, device, self.reach)
+        return Evaluation(self.plan, engine, self.layout, leaves, self.seed)
 
 
 class Evaluation(NamedTuple):
@@ -98,7 +103,8 @@ class _Value(Function):
         at = call.at(values, x.device)
         y = torch.empty_like(x)
         at.engine.value(at, x, y)
-        _save(ctx, (x,), values)
+        # The next layer keeps `y` anyway.
+        _save(ctx, (y if call.plan.idempotent else x,), values)
         ctx.call, ctx.evaluation = call, at
         return y
 
@@ -134,8 +140,8 @@ class _Gradient(Function):
             if second is not None:
                 by_g, by_x, by_values = second
                 return (by_g, by_x, None, None, None, *by_values)
-        by_g, by_x, by_values = _by_formula(ctx.call, (g, x, values), (v, *by_sums))
-        return (by_g, by_x, None, None, None, *by_values)
+        given = _by_formula(ctx.call, (g, x, values), (v, *by_sums))
+        return (given[0], given[1], None, None, None, *given[2])
 
 
 def _save(ctx: Any, tensors: tuple[Tensor, ...], values: Sequence[Value]) -> None:
@@ -174,18 +180,23 @@ def _second(
 def _by_formula(
     call: Call, inputs: tuple[Tensor, Tensor, Sequence[Value]], cotangents: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, Tensor | None, list[Tensor | None]]:
-    """Differentiate the gradient through the formula as it is written."""
+    """Differentiate the gradient through the formula as it is written.
+
+    Raises:
+        UsageError: The activation is random, and its noise is not known outside of its kernels.
+    """
     g, x, values = inputs
     if call.plan.random:
         raise UsageError("a random activation can be differentiated twice by its input, and no further")
     create = torch.is_grad_enabled()
     with torch.enable_grad():
-        g, x, *values = (
+        attached: list[Any] = [
             _leaf(tensor) if isinstance(tensor, Tensor) and not (create and tensor.requires_grad) else tensor
             for tensor in (g, x, *values)
-        )
+        ]
+        g, x, *values = attached
         places = [place for place, value in enumerate(values) if isinstance(value, Tensor)]
-        by = [x, *(values[place] for place in places)]
+        by: list[Any] = [x, *(values[place] for place in places)]
         y = call.plan.eager(x, values, call.channel_dim)
         first = torch.autograd.grad(y, by, g, create_graph=True, materialize_grads=True)
         given = [cotangents[0], *(cotangents[1 + place] for place in places)]

@@ -12,7 +12,6 @@ _INFIX = {
     "add": "+",
     "sub": "-",
     "mul": "*",
-    "div": "/",
     "and": "&",
     "or": "|",
     "lt": "<",
@@ -25,6 +24,8 @@ _INFIX = {
 # Comparisons with NaN are false, so the argument that may be NaN is the one that is kept then.
 _TEMPLATES = {
     "neg": "-{0}",
+    # Truths are whole numbers in C, and those divide otherwise.
+    "div": "(float){0} / {1}",
     "not": "!{0}",
     "abs": "sk_abs({0})",
     "sqrt": "sqrtf({0})",
@@ -71,7 +72,7 @@ def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) 
         '#include "random.h"' if random else "",
         f"#define SK_SUMS {len(body.summed)}\n#define SK_PER_CHANNEL {int(per_channel)}\n#define SK_BLOCK {_BLOCK}",
         body.block(random=random),
-        body.across() if per_channel else "",
+        body.across(random=random) if per_channel else "",
         '#include "pointwise.h"',
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -110,14 +111,16 @@ class _Body:
             ],
         )
 
-    def across(self) -> str:
+    def across(self, *, random: bool) -> str:
         """Return `sk_across`: one element of each channel."""
         return _function(
             "sk_across(const sk_arrays *a, long start, long channels, float *sums)",
             [
                 *self._pointers(),
+                "const uint64_t key = sk_key(a->seed, (uint64_t)start);" if random else "",
                 "#pragma omp simd",
                 "for (long c = 0; c < channels; c++) {",
+                "const long i = start + c;" if random else "",
                 *self._leaf_lines("c"),
                 *self._loads("start + c"),
                 *self.statements,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,10 @@ class Builder:
         """Return the constant at a position, None where there is another operation."""
         return self._constants.get(position)
 
+    def is_truth(self, position: int | float) -> bool:
+        """Whether the result at a position is true or false rather than a number."""
+        return isinstance(position, int) and [*self._positions][position].is_truth
+
     def add(self, name: str, *arguments: float) -> int:
         """Return the position of an operation.
 
@@ -135,7 +140,8 @@ def _unchanged(name: str, places: tuple[int, ...], values: list[float | None]) -
         return places[0]
     if name == "mul" and values[0] == 1:
         return places[1]
-    if name == "sub" and values[1] == 0:
+    # Taking away -0.0 turns -0.0 into 0.0.
+    if name == "sub" and values[1] == 0 and math.copysign(1.0, values[1]) > 0:
         return places[0]
     if name == "where" and places[1] == places[2]:
         return places[1]

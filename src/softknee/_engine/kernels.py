@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from softknee._engine.build import load
+from softknee._engine.build import DTYPES, load
 from softknee._engine.emit_c import kernel_source
 
 if TYPE_CHECKING:
@@ -19,22 +19,12 @@ if TYPE_CHECKING:
     from softknee._engine.layout import Layout
     from softknee._engine.trace import Formula
 
-DTYPES = {torch.float32: "SK_FLOAT32", torch.bfloat16: "SK_BFLOAT16", torch.float16: "SK_FLOAT16"}
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
-_ARGUMENTS = (*[_POINTER] * 7, _LONG, _LONG, _LONG, ctypes.c_uint64, ctypes.c_int)
+_ARGUMENTS: Any = (*[_POINTER] * 7, _LONG, _LONG, _LONG, ctypes.c_uint64, ctypes.c_int)
 
 
-class Kernel:
-    """A compiled computation.
-
-    Args:
-        run: `sk_run` of its library.
-        sums: How many results it sums over each channel.
-    """
-
-    def __init__(self, run: Callable[..., int], sums: int) -> None:
-        self._run = run
-        self.sums = sums
+class Kernel(Protocol):
+    """A compiled computation."""
 
     def __call__(
         self,
@@ -54,7 +44,31 @@ class Kernel:
             seed: Of random numbers.
 
         Returns:
-            The sums, `(sums, channels)` float32, None where it has none.
+            The sums over each channel, `(sums, channels)` float32, None where it has none.
+        """
+
+
+class NativeKernel:
+    """A computation compiled for the CPU.
+
+    Args:
+        run: `sk_run` of its library.
+        sums: How many results it sums over each channel.
+    """
+
+    def __init__(self, run: Callable[..., int], sums: int) -> None:
+        self._run = run
+        self.sums = sums
+
+    def __call__(
+        self,
+        arrays: tuple[Tensor, ...],
+        results: tuple[Tensor, ...],
+        leaves: Tensor | None,
+        layout: Layout,
+        seed: int = 0,
+    ) -> Tensor | None:
+        """Run it; see `Kernel`.
 
         Raises:
             MemoryError: There is none left for partial sums.
@@ -89,7 +103,7 @@ def native_kernel(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, 
     source = kernel_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel)
     run = load(source, defines=(DTYPES[dtype],)).sk_run
     run.argtypes, run.restype = _ARGUMENTS, ctypes.c_int
-    return Kernel(run, len(graph.outputs) - arrays)
+    return NativeKernel(run, len(graph.outputs) - arrays)
 
 
 class Kernels:
@@ -129,9 +143,7 @@ class Kernels:
         return self._build(self.formula.second, 2)
 
     def _build(self, graph: Graph, arrays: int) -> Kernel:
-        options = {"arrays": arrays, "leaves": self.formula.leaves, "per_channel": self._per_channel}
+        build = native_kernel
         if self._device == "cuda":
-            from softknee._engine.triton_pointwise import triton_kernel
-
-            return triton_kernel(graph, **options, dtype=self._dtype)
-        return native_kernel(graph, **options, dtype=self._dtype)
+            from softknee._engine.triton_pointwise import triton_kernel as build  # type: ignore[assignment]
+        return build(graph, arrays=arrays, leaves=self.formula.leaves, per_channel=self._per_channel, dtype=self._dtype)

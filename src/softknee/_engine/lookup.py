@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from softknee._engine.build import NATIVE, NoCompiler, load
-from softknee._engine.kernels import DTYPES
+from softknee._engine.build import DTYPES, NATIVE, NoCompiler, load
 
 if TYPE_CHECKING:
     from softknee._engine.grid import Grid, Table
     from softknee._engine.layout import Layout
 
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
-_RUN = (*[_POINTER] * 5, _FLOAT, _FLOAT, _INT, _INT, _LONG, _LONG, _LONG, _INT)
-_OUTSIDE = (_POINTER, _POINTER, _FLOAT, _FLOAT, _INT, _INT, _LONG)
+_RUN: Any = (*[_POINTER] * 5, _FLOAT, _FLOAT, _INT, _INT, _LONG, _LONG, _LONG, _INT)
+_OUTSIDE: Any = (_POINTER, _POINTER, _FLOAT, _FLOAT, _INT, _INT, _LONG)
 
 
 def look_up(table: Table, layout: Layout, x: Tensor, y: Tensor) -> Tensor | None:
@@ -98,7 +97,7 @@ def _run_in_torch(
     table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, moments: Tensor | None
 ) -> Tensor | None:
     grid, shape = table.grid, (layout.outer, layout.channels, layout.inner)
-    flat = flat(x, layout.memory_format)
+    flat = in_memory_order(x, layout.memory_format)
     inside, bins, t = _located(grid, flat.float())
     channel = torch.arange(layout.channels).view(-1, 1).expand(shape).reshape(-1)
     row = bins + channel * grid.bins
@@ -107,9 +106,9 @@ def _run_in_torch(
     if g is None:
         result = c0 + t * (c1 + t * (c2 + t * c3))
     else:
-        weight = flat(g, layout.memory_format).float() * inside
+        weight = in_memory_order(g, layout.memory_format).float() * inside
         result = weight * (1 / grid.step) * (c1 + t * (2 * c2 + t * (3 * c3)))
-        kept = flat(g, layout.memory_format).float()
+        kept = in_memory_order(g, layout.memory_format).float()
         if moments is not None:
             parts = torch.stack([weight, weight * t, weight * t * t, torch.zeros_like(t)], 1)
             moments.copy_(
@@ -117,7 +116,7 @@ def _run_in_torch(
                 .index_add_(0, row, parts.double())
                 .view_as(moments)
             )
-    flat(y, layout.memory_format).copy_(torch.where(inside, result, kept))
+    in_memory_order(y, layout.memory_format).copy_(torch.where(inside, result, kept))
     outside = (~inside).nonzero()[:, 0]
     return outside if len(outside) else None
 
@@ -131,7 +130,7 @@ def _located(grid: Grid, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return inside, whole.long() - grid.first, u - whole
 
 
-def flat(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+def in_memory_order(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     """Return a dense tensor as a vector in the order of its memory, without a copy."""
     if memory_format == torch.contiguous_format:
         return x.view(-1)

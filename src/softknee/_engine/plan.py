@@ -30,6 +30,7 @@ class Plan:
         channelwise: Whether the function takes `channel=`.
         builtin: Whether `function` is one torch operation that no kernel can beat.
         light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
+        idempotent: Whether value and derivative at `f(x)` are those at `x`.
         random: Whether it draws random numbers.
         knots: Uniformly spaced places where pieces meet.
     """
@@ -48,6 +49,7 @@ class Plan:
         channelwise: bool = False,
         builtin: bool = False,
         light: bool = False,
+        idempotent: bool = False,
         random: bool = False,
         knots: tuple[float, ...] = (),
     ) -> None:
@@ -58,6 +60,7 @@ class Plan:
         self.channelwise = channelwise
         self.builtin = builtin
         self.light = light
+        self.idempotent = idempotent
         self.random = random
         self.knots = knots
         self.number = len(self._all)

@@ -10,25 +10,26 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from softknee._engine.build import DTYPES
 from softknee._engine.differentiable import Call, differentiable
 from softknee._engine.fused import fused_engine
-from softknee._engine.kernels import DTYPES
-from softknee._engine.layout import dense, layout_of, repacked
+from softknee._engine.layout import dense, layout_of
 from softknee._engine.operators import apply_operator
 from softknee._engine.plan import Plan
-from softknee._engine.table import EXPENSIVE, Tabulated, pays_off, table_of, table_or_kernels
+from softknee._engine.table import EXPENSIVE, REACH, Tabulated, pays_off, table_of, table_or_kernels
 from softknee._errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from softknee._engine.differentiable import Engine
+    from softknee._engine.differentiable import Engine, Reach
     from softknee._engine.plan import Value
 
 ENGINES = ("auto", "eager", "fused", "table")
 # From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
 LARGE = 4096
-# Dimensions from which on a tensor can be channels_last.
+# Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff where the incoming
+# gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -66,7 +67,14 @@ def engine(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def evaluate(plan: Plan, x: Tensor, values: Sequence[Value], channel_dim: int | None, wanted: str) -> Tensor:
+def evaluate(
+    plan: Plan,
+    x: Tensor,
+    values: Sequence[Value],
+    channel_dim: int | None = None,
+    wanted: str = "auto",
+    reach: Reach = REACH,
+) -> Tensor:
     """Evaluate an activation by the engine that suits it.
 
     Args:
@@ -75,6 +83,7 @@ def evaluate(plan: Plan, x: Tensor, values: Sequence[Value], channel_dim: int | 
         values: Parameters in their stored shapes, or numbers.
         channel_dim: Of `x`, not negative; None where all elements share their parameters.
         wanted: One of `ENGINES`; `with softknee.engine(...)` comes before it.
+        reach: The range that tables cover.
 
     Returns:
         Same shape and dtype as `x`.
@@ -82,21 +91,20 @@ def evaluate(plan: Plan, x: Tensor, values: Sequence[Value], channel_dim: int | 
     if torch.compiler.is_compiling():
         # Plain operations, so that the compiler fuses them with their neighbours, unless they are very many.
         if x.dtype in DTYPES and not torch.compiler.is_exporting() and _is_expensive(plan.number):
-            return apply_operator(plan, x, values, channel_dim)
+            return apply_operator(plan, x, values, channel_dim, reach)
         return plan.eager(x, values, channel_dim)
-    prepared = prepare(plan, x, channel_dim, wanted)
+    prepared = prepare(plan, x, channel_dim, wanted, reach)
     if prepared is None:
-        y = plan.eager(x, values, channel_dim)
-        if plan.builtin and x.dim() >= SPATIAL and y.requires_grad and y.numel() >= LARGE:
-            _keep_layout(y)
-        return y
+        return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
         call = call._replace(seed=int(torch.randint(2**62, ())))
     return differentiable(call, x, values)
 
 
-def prepare(plan: Plan, x: Tensor, channel_dim: int | None, wanted: str) -> tuple[Tensor, Call] | None:
+def prepare(
+    plan: Plan, x: Tensor, channel_dim: int | None, wanted: str, reach: Reach = REACH
+) -> tuple[Tensor, Call] | None:
     """Choose the engine for an activation on a tensor.
 
     Args:
@@ -104,17 +112,18 @@ def prepare(plan: Plan, x: Tensor, channel_dim: int | None, wanted: str) -> tupl
         x: As `evaluate`.
         channel_dim: As `evaluate`.
         wanted: As `evaluate`.
+        reach: As `evaluate`.
 
     Returns:
         The tensor in a dense layout and how to evaluate it; None where the formula is evaluated as it is written.
     """
     wanted = _forced.get() or wanted
-    if wanted == "eager" or (wanted == "auto" and plan.builtin) or not _takes_kernels(x):
-        return None
     size = x.numel()
-    if wanted == "auto" and size < LARGE and plan.light:
+    if wanted == "auto" and ((plan.builtin and x.dim() < SPATIAL) or (plan.light and size < LARGE)):
         return None
-    tabulates = wanted == "table" and not plan.random
+    if wanted == "eager" or not _takes_kernels(x):
+        return None
+    tabulates = wanted == "table" and not plan.random and plan.price is not None
     if not tabulates and not plan.compiles(x.device.type):
         return None
     x, memory_format = dense(x)
@@ -124,18 +133,18 @@ def prepare(plan: Plan, x: Tensor, channel_dim: int | None, wanted: str) -> tupl
         engine_of = _table_engine
     elif wanted == "auto" and pays_off(plan, size // layout.channels):
         engine_of = table_or_kernels
-    return x, Call(plan, engine_of, layout, channel_dim)
+    return x, Call(plan, engine_of, layout, channel_dim, reach)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_expensive(number: int) -> bool:
     """Whether a table is cheaper on large tensors; asked while compiling, when the answer must not be traced."""
     plan = Plan.numbered(number)
     return not plan.random and (plan.price or 0) > EXPENSIVE
 
 
-def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device) -> Engine:
-    return Tabulated(table_of(plan, leaves, device))
+def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:
+    return Tabulated(table_of(plan, leaves, device, reach))
 
 
 def _takes_kernels(x: Tensor) -> bool:
@@ -150,9 +159,3 @@ def _takes_kernels(x: Tensor) -> bool:
         and forward_ad._current_level < 0
         and torch._C._get_tracing_state() is None
     )
-
-
-def _keep_layout(y: Tensor) -> None:
-    """Have torch's own backward see the incoming gradient in the layout of `y`: two layouts cost it several times more."""
-    memory_format = dense(y.detach())[1]
-    y.register_hook(lambda g: repacked(g, memory_format)[0])

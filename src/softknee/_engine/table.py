@@ -1,7 +1,7 @@
 """Evaluates any scalar formula at a fixed price for each element: through a table made from its present parameters.
 
-The gradient of the parameters comes from the adjoint of the lookup: the incoming gradient is gathered into the bins, and
-the formula's own derivative carries it from there to every parameter. Outside the table the formula is evaluated.
+The gradient of the parameters comes from the adjoint of the lookup: the incoming gradient is gathered into the bins,
+and the formula's own derivative carries it from there to every parameter. Outside the table the formula is evaluated.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import torch
 from softknee._engine.exact import pulled_back, values_and_slopes
 from softknee._engine.fused import FUSED
 from softknee._engine.grid import tabulate
-from softknee._engine.lookup import flat, look_up, look_up_gradient
+from softknee._engine.lookup import in_memory_order, look_up, look_up_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softknee._engine.differentiable import Engine, Evaluation
+    from softknee._engine.differentiable import Engine, Evaluation, Reach
     from softknee._engine.grid import Table
     from softknee._engine.plan import Plan
 
+# Where inputs are expected unless it is declared or calibrated otherwise; beyond, the formula itself is evaluated.
 REACH = (-8.0, 8.0)
 # Vector instructions for an element, forward and backward, from which on a table is cheaper.
 EXPENSIVE = 150
@@ -33,7 +34,7 @@ REMEMBERED = 64
 _recent: OrderedDict[tuple[object, ...], Table] = OrderedDict()
 
 
-def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: tuple[float, float] = REACH) -> Table:
+def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Table:
     """Return the table for parameter values, a recent one where it is the same.
 
     Args:
@@ -69,7 +70,7 @@ class Tabulated:
         if outside is not None:
             points, leaves, _ = _elsewhere(at, x, outside)
             values, _ = values_and_slopes(at.plan, points, leaves)
-            flat(y, at.layout.memory_format)[outside] = values.flatten().to(y.dtype)
+            in_memory_order(y, at.layout.memory_format)[outside] = values.flatten().to(y.dtype)
 
     def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
         """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
@@ -79,7 +80,7 @@ class Tabulated:
         if outside is None:
             return total
         points, leaves, channel = _elsewhere(at, x, outside)
-        results = flat(out, at.layout.memory_format)
+        results = in_memory_order(out, at.layout.memory_format)
         by_x, by_leaves = pulled_back(at.plan, points, results[outside].float().view_as(points), leaves)
         results[outside] = by_x.flatten().to(out.dtype)
         if total is not None and by_leaves is not None:
@@ -101,18 +102,19 @@ def pays_off(plan: Plan, size: int) -> bool:
     return not plan.random and price > EXPENSIVE and size > price * SIZE_A_PRICE
 
 
-def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device) -> Engine:
+def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:
     """Return the table where one is fine enough, else the kernels.
 
     Args:
         plan: The activation.
         leaves: `(entries, channels)` parameter values.
         device: Of the tensors.
+        reach: The range the table must cover.
 
     Returns:
         The engine.
     """
-    table = table_of(plan, leaves, device)
+    table = table_of(plan, leaves, device, reach)
     return Tabulated(table) if table.accurate else FUSED
 
 
@@ -121,7 +123,7 @@ def _elsewhere(at: Evaluation, x: Tensor, positions: Tensor) -> tuple[Tensor, Te
 
     Elements that share all parameters are points of one channel; else each is a channel of its own.
     """
-    points = flat(x, at.layout.memory_format)[positions].float()
+    points = in_memory_order(x, at.layout.memory_format)[positions].float()
     if at.layout.channels == 1 or at.leaves is None:
         return points[None], at.leaves, torch.zeros(1, dtype=torch.int64, device=x.device)
     channel = positions // at.layout.inner % at.layout.channels

@@ -25,6 +25,9 @@ SAMPLE = 2
 # Whole exponents up to it become products.
 LARGEST_PRODUCT = 16
 SQUARE_ROOT = 0.5
+# Options of operations that change no number, and those that rules take.
+WITHOUT_EFFECT = frozenset({"device", "dtype", "generator", "layout", "memory_format", "non_blocking", "pin_memory"})
+UNDERSTOOD = frozenset({"alpha", "approximate", "value"})
 
 
 class NotPointwise(Exception):
@@ -99,14 +102,14 @@ class Formula:
         """The graph of the derivatives of `v g f'` by `g`, by `x` and by each wanted leaf."""
 
         def derivatives(x: Tensor, g: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            _, pull = torch.func.vjp(lambda g, x, *rest: self._pull(x, g, rest)[0], g, x, *rest)
+            pull: Any = torch.func.vjp(lambda g, x, *rest: self._pull(x, g, rest)[0], g, x, *rest)[1]
             by_g, by_x, *by_leaves = pull(v)
             return (by_g, by_x, *(by_leaves[index] for index in self.wanted))
 
         return _graph(derivatives, ("x", "g", "v", *self._names))
 
     def _pull(self, x: Tensor, g: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        _, pull = torch.func.vjp(lambda x, *leaves: self(x, leaves), x, *leaves)
+        pull: Any = torch.func.vjp(lambda x, *leaves: self(x, leaves), x, *leaves)[1]
         gradients: tuple[Tensor, ...] = pull(g)
         return gradients
 
@@ -166,8 +169,12 @@ class _Reader:
         rule = RULES.get(name)
         if rule is None:
             raise NotPointwise(f"{name} is no operation on single elements")
+        if name == "_to_copy" and _rounds(node):
+            raise NotPointwise(f"it converts to {node.kwargs['dtype']} on the way")
         arguments = [self._argument(argument) for argument in node.args]
-        options = {key: value for key, value in node.kwargs.items() if key in {"approximate", "alpha", "value"}}
+        options = {key: value for key, value in node.kwargs.items() if key not in WITHOUT_EFFECT and value is not None}
+        if not options.keys() <= UNDERSTOOD:
+            raise NotPointwise(f"{name} is called with {', '.join(options.keys() - UNDERSTOOD)}")
         result = rule(self.builder, *arguments, **options)
         return self.builder.constant(result) if isinstance(result, float) else result
 
@@ -182,8 +189,23 @@ class _Reader:
         return self.builder.constant(float(value))
 
 
+def _rounds(node: Node) -> bool:
+    """Whether a conversion changes numbers: from float32 to a type with fewer of them."""
+    dtype = node.kwargs.get("dtype")
+    return node.args[0].meta["val"].is_floating_point() and dtype not in {None, torch.float32, torch.float64}  # type: ignore[union-attr]
+
+
 def _plain(name: str) -> Rule:
     return lambda to, *arguments: to.add(name, *arguments)
+
+
+def _logical(name: str) -> Rule:
+    """Return the rule of an operation on truths; of a number, it is the truth that it is not 0."""
+
+    def rule(to: Builder, *arguments: Argument) -> Argument:
+        return to.add(name, *[place if to.is_truth(place) else to.add("ne", place, 0.0) for place in arguments])
+
+    return rule
 
 
 def _same(_: Builder, value: Argument, *__: Any) -> Argument:
@@ -257,9 +279,9 @@ RULES: Mapping[str, Rule] = {
     **{name: _plain(name) for name in ("remainder", "where", "lt", "le", "gt", "ge", "eq", "ne")},
     **dict.fromkeys(("alias", "detach", "clone", "_to_copy", "expand", "view", "lift_fresh_copy"), _same),
     **dict.fromkeys(("uniform", "rand_like", "rand"), _uniform),
-    **dict.fromkeys(("logical_and", "bitwise_and"), _plain("and")),
-    **dict.fromkeys(("logical_or", "bitwise_or"), _plain("or")),
-    **dict.fromkeys(("logical_not", "bitwise_not"), _plain("not")),
+    **dict.fromkeys(("logical_and", "bitwise_and"), _logical("and")),
+    **dict.fromkeys(("logical_or", "bitwise_or"), _logical("or")),
+    **dict.fromkeys(("logical_not", "bitwise_not"), _logical("not")),
     "add": _scaled("add"),
     "sub": _scaled("sub"),
     "rsub": _reversed_difference,

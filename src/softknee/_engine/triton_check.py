@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-import triton
-import triton.language as tl
+from functools import lru_cache
 
-from softknee._engine import triton_math
+import torch
 
 COUNT = 16
 
 
-@triton.jit
-def _exponentials(y_at, count: tl.constexpr):
-    place = tl.arange(0, count)
-    tl.store(y_at + place, triton_math.exp(place.to(tl.float32)))
-
-
-def check() -> str | None:
-    """Compile and run a small kernel.
+@lru_cache(maxsize=1)
+def trouble() -> str | None:
+    """Compile and run a small kernel on the present GPU, once a process.
 
     Returns:
-        What is wrong, None where nothing is.
+        Why Triton cannot be used, None where it can.
     """
+    try:
+        from softknee._engine.triton_math import exponentials
+    except ImportError as error:
+        return f"there is no Triton: {error}"
     if not torch.cuda.is_available():
-        # Then this is Triton's interpreter, which needs nothing.
+        # Then whoever asks runs Triton's interpreter, which needs nothing.
         return None
     y = torch.empty(COUNT, device="cuda")
     try:
-        _exponentials[(1,)](y, count=COUNT)
+        exponentials[(1,)](y, count=COUNT)
         right = torch.allclose(y.cpu(), torch.arange(COUNT, dtype=torch.float32).exp(), rtol=1e-6, atol=0)
     except Exception as error:  # Triton, its compilers and the driver fail in many ways.
         return f"Triton does not work here: {type(error).__name__}: {error}"

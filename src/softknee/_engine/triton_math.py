@@ -300,3 +300,10 @@ def power(x, y):
     m = tl.where(odd, float_of(bits_of(m) | (bits_of(x) & SIGN)), m)
     m = tl.where((x < 0.0) & (x > -INFINITY) & (tl.floor(y) != y), float("nan"), m)
     return tl.where((x == 1.0) | (y == 0.0), 1.0, m)
+
+
+@triton.jit
+def exponentials(y_at, count: tl.constexpr):
+    """Write e^0, e^1, ...: a kernel to try whether kernels work."""
+    place = tl.arange(0, count)
+    tl.store(y_at + place, exp(place.to(tl.float32)))

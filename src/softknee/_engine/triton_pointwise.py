@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from softknee._engine.build import NoCompiler
 from softknee._engine.emit_triton import ARRAYS, RESULTS, arguments_of, triton_source
 from softknee._engine.generated import import_source
+from softknee._engine.triton_check import trouble
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,8 +29,8 @@ COLUMNS = 32
 STEPS = 8
 # What Triton can say about sizes for memory to be moved in vectors.
 EVEN = 16
-# Products and sums are fused, as they are on the CPU.
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+# Vector instructions for an element from which on a thread does half as many elements, for want of registers.
+HEAVY = 150
 
 
 class TritonKernel:
@@ -41,12 +41,17 @@ class TritonKernel:
         arguments: Names of the pointers its kernels take.
         sums: How many results it sums over each channel.
         per_channel: Whether each channel has leaves of its own.
+        heavy: Whether it takes many instructions.
     """
 
-    def __init__(self, module: ModuleType, arguments: tuple[str, ...], sums: int, *, per_channel: bool) -> None:
+    def __init__(
+        self, module: ModuleType, arguments: tuple[str, ...], sums: int, *, per_channel: bool, heavy: bool
+    ) -> None:
         self._module = module
         self._arguments = arguments
         self._per_channel = per_channel
+        # Products and sums are fused, as they are on the CPU.
+        self._options = {"num_warps": 8 if heavy else 4, "enable_fp_fusion": True}
         self.sums = sums
 
     def __call__(
@@ -76,7 +81,7 @@ class TritonKernel:
         given |= {"leaves": leaves, "sums": sums}
         pointers = {f"{argument}_at": given[argument] for argument in self._arguments}
         with torch.cuda.device_of(arrays[0]):
-            getattr(self._module, name)[(programs,)](**pointers, **sizes, seed=seed, **OPTIONS)
+            getattr(self._module, name)[(programs,)](**pointers, **sizes, seed=seed, **self._options)
         return None if sums is None else sums.sum(0, dtype=torch.float64).float()
 
     def _launch(self, layout: Layout) -> tuple[str, int, int, dict[str, Any]]:
@@ -123,21 +128,13 @@ def triton_kernel(
     Raises:
         NoCompiler: There is no Triton, or it does not work here.
     """
-    trouble = _trouble()
-    if trouble is not None:
-        raise NoCompiler(trouble)
+    found = trouble()
+    if found is not None:
+        raise NoCompiler(found)
     module = import_source(triton_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel))
-    return TritonKernel(module, arguments_of(graph, arrays), len(graph.outputs) - arrays, per_channel=per_channel)
-
-
-@lru_cache(maxsize=1)
-def _trouble() -> str | None:
-    """Return why Triton cannot be used, None where it can."""
-    try:
-        from softknee._engine.triton_check import check
-    except ImportError as error:
-        return f"there is no Triton: {error}"
-    return check()
+    sums = len(graph.outputs) - arrays
+    heavy = graph.price >= HEAVY
+    return TritonKernel(module, arguments_of(graph, arrays), sums, per_channel=per_channel, heavy=heavy)
 
 
 def _ceil(count: int, size: int) -> int:

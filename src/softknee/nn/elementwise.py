@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from softknee._engine.plan import plan_of
 from softknee._engine.select import check_engine, evaluate, prepare
+from softknee._engine.table import REACH
 from softknee._errors import OptionError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
 FEW = 7
 _OPERATION = re.compile(r"[-+/(]|\*\*?")
+# Name of the buffer that keeps a declared or calibrated reach.
+_REACH = "table_reach"
 # Elements of the tensor that `engine` speaks of.
 LARGE_EXAMPLE = 2**20
 
@@ -40,6 +44,7 @@ class Elementwise(nn.Module):
         initialization: How vector parameters are drawn; the spec lists the ways.
         engine: How it is evaluated: `"eager"` as written, `"fused"` by kernels of its own, `"table"` through a table;
             `"auto"` takes what is fastest for the tensor at hand.
+        reach: The range that its tables cover, (-8, 8) by default; outside, the formula itself is evaluated.
         generator: Source of drawn parameters, torch's global one by default. The noise of random activations always
             comes from the global one, as dropout's does.
         **values: Parameters by name: numbers, or tensors of the stored shape.
@@ -49,6 +54,7 @@ class Elementwise(nn.Module):
     """
 
     spec: Spec
+    _reach: tuple[float, float] = REACH
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class Elementwise(nn.Module):
         initialization: str | None = None,
         generator: torch.Generator | None = None,
         engine: str = "auto",
+        reach: tuple[float, float] | None = None,
         **values: float | Tensor,
     ) -> None:
         super().__init__()
@@ -72,6 +79,8 @@ class Elementwise(nn.Module):
             value = values.get(param.name, drawn.get(param.name, param.default))
             self._store(param, value, trained=_is_trained(param, trainable))
         self._plans = self._make_plans()
+        if reach is not None:
+            self._set_reach(*reach)
 
     def _store(self, param: Param, value: Any, *, trained: bool) -> None:
         """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
@@ -103,7 +112,9 @@ class Elementwise(nn.Module):
             UsageError: The input has another number of channels.
         """
         plan = self._plans[self._draws]
-        return evaluate(plan, x, self._values(), self._channels_of(x) if plan.per_channel else None, self.wanted_engine)
+        return evaluate(
+            plan, x, self._values(), self._channels_of(x) if plan.per_channel else None, self.wanted_engine, self.reach
+        )
 
     @property
     def engine(self) -> str:
@@ -114,7 +125,8 @@ class Elementwise(nn.Module):
     def engine_for(self, x: Tensor) -> str:
         """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""
         plan = self._plans[self._draws]
-        prepared = prepare(plan, x, self._channels_of(x) if plan.per_channel else None, self.wanted_engine)
+        channel_dim = self._channels_of(x) if plan.per_channel else None
+        prepared = prepare(plan, x, channel_dim, self.wanted_engine, self.reach)
         if prepared is None:
             return "eager"
         with torch.no_grad():
@@ -122,11 +134,44 @@ class Elementwise(nn.Module):
 
     def _values(self) -> list[Tensor | float]:
         # Parameters come straight from their dictionary, which is several times faster than as attributes.
-        direct = self._parameters
+        direct: dict[str, Any] = self._parameters
         return [
             getattr(self, param.name) if direct.get(param.name) is None else direct[param.name]
             for param in self.spec.parameters
         ]
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The range that its tables cover."""
+        return self._reach
+
+    def calibrate_reach(self, x: Tensor, *, margin: float = 0.25) -> None:
+        """Have tables cover the range of some inputs from now on; it is saved with the parameters.
+
+        Args:
+            x: Inputs as they occur.
+            margin: How much further to reach on either side, as a part of the width.
+
+        Raises:
+            UsageError: The inputs are not finite, or all the same.
+        """
+        low, high = (float(bound) for bound in x.detach().aminmax())
+        self._set_reach(low - margin * (high - low), high + margin * (high - low))
+
+    def _set_reach(self, low: float, high: float) -> None:
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UsageError(
+                f"reach of {type(self).__name__} must be two finite numbers in order, got {low:g}, {high:g}"
+            )
+        self._reach = (low, high)
+        self.register_buffer(_REACH, torch.tensor(self._reach, dtype=torch.float64))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take over a saved reach, also where there was none so far."""
+        saved = state_dict.get(prefix + _REACH)
+        if saved is not None:
+            self._set_reach(*saved.tolist())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def _draws(self) -> bool:
@@ -150,6 +195,7 @@ class Elementwise(nn.Module):
             spec.function,
             spec.kernel or spec.function,
             builtin=spec.builtin == "always" and numbers,
+            idempotent=spec.promises.idempotent,
             light=_is_light(spec, numbers=numbers, vectors=any(lengths)),
             knots=spec.knots(max(length or 0 for length in lengths)) if spec.knots is not None else (),
             **kinds,
@@ -166,7 +212,11 @@ class Elementwise(nn.Module):
         self._plans = self._make_plans()
 
     def _channels_of(self, x: Tensor) -> int:
-        """Return the dimension of the channels in `x`, checked."""
+        """Return the dimension of the channels in `x`.
+
+        Raises:
+            UsageError: There is no such dimension, or it has another number of channels.
+        """
         dim = self._channel_dim(x)
         if self.per_channel is not None and x.shape[dim] != self.per_channel:
             raise UsageError(

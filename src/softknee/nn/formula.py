@@ -43,7 +43,7 @@ FUNCTIONS: Mapping[str, Primitive] = MappingProxyType(
 # Attributes and options of a module, which a parameter would hide.
 OPTIONS = (
     *("channel_dim", "engine", "generator", "initialization", "per_channel", "spec", "terms", "text", "trainable"),
-    "wanted_engine",
+    *("table_reach", "wanted_engine"),
 )
 RESERVED = frozenset({*dir(nn.Module()), *dir(Elementwise), *OPTIONS})
 
@@ -94,6 +94,7 @@ class Formula(Elementwise):
         per_channel: As in `Elementwise`.
         channel_dim: As in `Elementwise`.
         engine: As in `Elementwise`.
+        reach: As in `Elementwise`.
         **values: Starting values of the parameters.
 
     Raises:
@@ -109,12 +110,13 @@ class Formula(Elementwise):
         per_channel: int | None = None,
         channel_dim: int = 1,
         engine: str = "auto",
+        reach: tuple[float, float] | None = None,
         **values: float | Tensor,
     ) -> None:
         self.spec = formula_spec(text, values)
         options: dict[str, Any] = {**values}
         super().__init__(
-            trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, engine=engine, **options
+            trainable=trainable, per_channel=per_channel, channel_dim=channel_dim, engine=engine, reach=reach, **options
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from softknee.testing._modules import check_compiles, check_copies, check_vmap
 from softknee.testing._precision import check_accuracy, check_finite
-from softknee.testing._promises import check_bounds, check_monotonic, check_smooth
+from softknee.testing._promises import check_bounds, check_idempotent, check_monotonic, check_smooth
 from softknee.testing._values import check_derivatives, check_gradients, check_values
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ CHECKS = (
     check_accuracy,
     check_monotonic,
     check_bounds,
+    check_idempotent,
     check_smooth,
     check_copies,
     check_vmap,

@@ -67,6 +67,29 @@ def check_bounds(activation: Spec | str, **values: float | tuple[float, ...]) ->
                 subject.fail(f"upper_bound in {dtype}", x[y.argmax()].item(), y.max().item(), f"at most {high}")
 
 
+def check_idempotent(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promise that a second application changes neither value nor derivative, on [-1e4, 1e4] and at kinks.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: One differs.
+    """
+    subject = Subject(activation, values)
+    if not subject.spec.promises.idempotent:
+        return
+    x = torch.cat([_samples(), torch.tensor(subject.kinks(subject.defaults), dtype=torch.float64)])
+    x, again = x.requires_grad_(), subject(x, subject.defaults).detach().requires_grad_()
+    first, second = (subject(point, subject.defaults) for point in (x, again))
+    slopes = [torch.autograd.grad(y.sum(), point)[0] for y, point in ((first, x), (second, again))]
+    for one, other in ((first, second), slopes):
+        i = int((one != other).int().argmax())
+        if one[i] != other[i]:
+            subject.fail("idempotent", x[i].item(), other[i].item(), one[i].item())
+
+
 def check_smooth(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
     """Check the promise of smoothness on [-10, 10]: neither the formula nor its first three derivatives jump.
 

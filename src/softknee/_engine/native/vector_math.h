@@ -260,7 +260,7 @@ SK_INLINE float sk_sin_of_double(double x) {
     float r = (float)sk_float_d(sk_bits_d(d) ^ (sk_bits_d(t) << 63));
     float z = r * r;
     float p = sk_poly3(z, -1.66666582e-1f, 8.33304692e-3f, -1.98079753e-4f, 2.60127877e-6f);
-    return SK_FMA(p * z, r, r);
+    return sk_with_sign(SK_FMA(p * z, r, r), r);
 }
 
 SK_INLINE float sk_sin(float x) {
