@@ -145,10 +145,7 @@ def layouts(rounds: int) -> None:
     for text in ("relu", "gelu", "silu", "mish", "swish", "srelu[per_channel]", "staf[terms=25]"):
         module = build(text, LARGE[1])
         found = []
-        for ours, other in (
-            (torch.channels_last, torch.contiguous_format),
-            (torch.contiguous_format, torch.channels_last),
-        ):
+        for ours, other in (formats, formats[::-1]):
             x = torch.randn(LARGE).to(memory_format=ours).requires_grad_()
             y = module(x)
             same, mixed = (torch.randn(x.shape).to(memory_format=layout) for layout in (ours, other))
@@ -190,7 +187,7 @@ def memory(_: int) -> None:
 
 
 def second(rounds: int) -> None:
-    """The gradient of a gradient penalty (second derivatives), kernels against the formula as written, 2 Mi elements."""
+    """The gradient of a gradient penalty (second derivatives) against the formula as written, 2 Mi elements."""
     rows = []
     for text in ("swish", "mish", "tanh", "snake", "isru[trainable]", "rational", "a*sin(b*x)[a=1,b=2]"):
         module = build(text, SMALL[1])

@@ -183,6 +183,32 @@ def show(
         console.print(f"[bold]{'plot':>12}[/]  {plot}")
 
 
+@app.command()
+def cost(
+    activation: Annotated[list[str], typer.Argument(help="names, names with [options], or expressions")],
+    shape: Annotated[str, typer.Option(help="of the tensor, channels second")] = "128x64x32x32",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="how often each is timed")] = 9,
+    threads: Annotated[int | None, typer.Option(help="of the processor; torch's own number by default")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the figures to this file")] = None,
+) -> None:
+    """Measure what activations cost here, by each engine that can evaluate them, against ReLU and one copy."""
+    from softknee._card.cost_table import cost_report
+
+    report = cost_report(activation, _sizes(shape), device=device, repeats=repeats, threads=threads)
+    console.print(_terminal_table(report.table))
+    if json is not None:
+        report.write(json)
+        console.print(f"figures: {json}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--shape takes whole numbers with x between, such as 128x64x32x32, got {text!r}") from None
+
+
 def _progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
     """Return what draws the progress bar, from the first event until `shown` is left."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))

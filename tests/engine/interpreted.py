@@ -1,39 +1,60 @@
-"""Triton's interpreter, with two of its faults mended; import this before anything that imports Triton."""
+"""Triton's interpreter, with two of its faults mended. Import this before anything that imports Triton."""
 
 from __future__ import annotations
 
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="needs Triton, which is there on Linux only")
 
-from triton import language as tl
-from triton.runtime import interpreter
+@contextmanager
+def interpreting():
+    """Within it, `triton.jit` makes functions for the interpreter; other tests are to have the compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
 
-assert triton.knobs.runtime.interpret, "something imported Triton before its interpreter was asked for"
+
+with interpreting():
+    triton: Any = pytest.importorskip("triton", reason="needs Triton, which there is for Linux only")
+    interpreter: Any = import_module("triton.runtime.interpreter")
+    assert isinstance(triton.language.sum, interpreter.InterpretedFunction), "something imported Triton before this"
+    triton_table: Any = import_module("softknee._engine.triton_table")
 
 _combine = interpreter.InterpreterBuilder.binary_op
-_truncate = interpreter.InterpreterBuilder.create_fp_trunc
+_cut = interpreter.InterpreterBuilder.create_fp_trunc
 
 
 def _combined(builder, left, right, operation):
-    """A comparison gives truths; the interpreter says that they are numbers, and fails where it then spreads one."""
+    """A comparison gives truths; the interpreter notes that they are numbers, and fails where it spreads one."""
     result = _combine(builder, left, right, operation)
-    return interpreter.TensorHandle(result.data, tl.int1) if result.data.dtype == np.bool_ else result
+    return interpreter.TensorHandle(result.data, triton.language.int1) if result.data.dtype == np.bool_ else result
 
 
 def _rounded(builder, source, target):
-    """GPUs round to the nearest bfloat16; the interpreter cuts off."""
-    if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
-        return _truncate(builder, source, target)
-    rounded = torch.from_numpy(np.ascontiguousarray(source.data)).to(torch.bfloat16)
-    return interpreter.TensorHandle(rounded.view(torch.uint16).numpy().reshape(source.data.shape), tl.bfloat16)
+    """A GPU rounds to the nearest bfloat16; the interpreter cuts digits off."""
+    if target.scalar != triton.language.bfloat16:
+        return _cut(builder, source, target)
+    rounded = torch.tensor(source.data).to(torch.bfloat16).view(torch.uint16)
+    return interpreter.TensorHandle(rounded.numpy(), triton.language.bfloat16)
 
 
 interpreter.InterpreterBuilder.binary_op = _combined
 interpreter.InterpreterBuilder.create_fp_trunc = _rounded
+
+
+@contextmanager
+def programs_in_another_order():
+    """Within it, the programs of a launch run last to first."""
+    place = interpreter.InterpreterBuilder.set_grid_idx
+
+    def turned(builder, x, y, z):
+        place(builder, builder.grid_dim[0] - 1 - x, y, z)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter.InterpreterBuilder, "set_grid_idx", turned)
+        yield

@@ -136,7 +136,9 @@ def test_price_and_inputs_of_a_graph():
     assert graph.outputs == (3, 0)
 
 
-@pytest.mark.parametrize(("name", "truth"), [("lt", True), ("and", True), ("not", True), ("add", False), ("where", False)])
+@pytest.mark.parametrize(
+    ("name", "truth"), [("lt", True), ("and", True), ("not", True), ("add", False), ("where", False)]
+)
 def test_kinds_of_results(name, truth):
     assert Operation(name, (0, 1)).is_truth is truth
     to = Builder()

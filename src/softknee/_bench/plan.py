@@ -17,6 +17,7 @@ from softknee._bench.protocol import expand_groups, get_protocol
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
 from softknee._catalogue import parse_choice
+from softknee._engine.build import kernel_level
 from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Plan:
             epochs=tuning.epochs(self.epochs) if tuning else self.epochs,
             split=split,
             data=self.images.fingerprint,
+            kernels=kernel_level(),
             save_epochs=() if tuning else self.save_epochs,
         )
         return Job(spec=spec, source=self.source, folder=self.folder / RUNS / spec.key)

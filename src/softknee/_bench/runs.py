@@ -36,6 +36,7 @@ class RunSpec(Frozen):
         save_epochs: Epochs after which the weights are kept; they decide no number and are not in the key.
         threads: Threads of the process that trains.
         engine: How activations are evaluated.
+        kernels: Instruction set of the kernels that engines may use, `"none"` without a compiler.
         revision: Counts changes of softknee that change a run's numbers.
     """
 
@@ -51,8 +52,9 @@ class RunSpec(Frozen):
     data: str
     save_epochs: tuple[int, ...] = ()
     threads: int = 1
-    engine: Literal["eager"] = "eager"
-    revision: int = 1
+    engine: Literal["auto"] = "auto"
+    kernels: str = "none"
+    revision: int = 2
 
     @property
     def key(self) -> str:

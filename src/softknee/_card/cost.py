@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -188,11 +188,6 @@ def saved_bytes(activation: Activation, x: Tensor, how: str = "auto") -> float:
     with engine(how), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         activation(x.detach().requires_grad_())
     return sum(kept.values()) / x.numel()
-
-
-def as_dicts(costs: Sequence[Cost]) -> list[dict[str, Any]]:
-    """Return costs as plain data."""
-    return [asdict(entry) for entry in costs]
 
 
 def _subjects(

@@ -51,6 +51,11 @@ def level() -> str:
     return found if found in LEVELS else "portable"
 
 
+def kernel_level() -> str:
+    """Return the instruction set of the kernels on this machine, `"none"` where there are none."""
+    return "none" if compiler() is None else level()
+
+
 @lru_cache(maxsize=1)
 def compiler() -> str | None:
     """Return the path of the C compiler: `$CC`, or the first of `cc`, `gcc` and `clang`; None without one.
@@ -83,8 +88,11 @@ def load(source: str, *, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
         The loaded library.
 
     Raises:
-        NoCompiler: It is not in the cache, and there is no compiler or it failed.
+        NoCompiler: There is no compiler, or it failed. Without one, the cache is not looked at either: what a machine
+            computes must not depend on what it once compiled.
     """
+    if compiler() is None:
+        raise NoCompiler("there is no C compiler; install one, or name it in the environment variable CC")
     flags = (*FLAGS, *LEVELS.get(level(), ()), *(f"-D{name}" for name in defines))
     library = cache_folder() / f"{_digest(source, flags)}.so"
     if not library.is_file():
@@ -105,11 +113,9 @@ def _compile(source: str, flags: tuple[str, ...], library: Path) -> Path:
     """Compile beside the cache and move the result in as a whole; two processes may do so at once.
 
     Raises:
-        NoCompiler: There is none, or it failed.
+        NoCompiler: It failed.
     """
-    command = compiler()
-    if command is None:
-        raise NoCompiler("there is no C compiler; install one, or name it in the environment variable CC")
+    command = str(compiler())
     try:
         library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = tempfile.mkdtemp(dir=library.parent)

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 ARRAYS = ("x", "g", "v")
 RESULTS = ("y", "z")
 _INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|"},
-    **{"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="},
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "and": "&",
+    "or": "|",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
 }
 # Comparisons with NaN are false, so the argument that may be NaN is the one that is kept then. Triton's own division
 # and square root are approximate, and its minimum and maximum drop NaN.
@@ -48,6 +57,8 @@ from softknee._engine import triton_math as sk
 from softknee._engine import triton_random as rand
 '''
 
+# Results come last, for they may be written over what was read.
+
 # A tensor whose elements share their leaves.
 _FLAT = """
 @triton.jit(do_not_specialize=["count", "seed"])
@@ -63,8 +74,8 @@ def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, width:
     {leaves}
     {loads}
     {statements}
-    {stores}
     {sums}
+    {stores}
 """
 
 # One channel in `height` samples; its leaves are single numbers here.
@@ -88,8 +99,8 @@ def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, seed:
     {leaves}
     {loads}
     {statements}
-    {stores}
     {sums}
+    {stores}
 """
 
 # `steps` times `height` samples of `width` channels, each with leaves of its own.
@@ -114,8 +125,8 @@ def columns({pointers}, outer: tl.int64, channels: tl.int64, seed: tl.int64,
         {key}
         {loads}
         {statements}
-        {stores}
         {additions}
+        {stores}
     {sums}
 """
 
@@ -142,7 +153,7 @@ def triton_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) 
         statements=_statements(graph, texts),
         stored=[texts[output] for output in graph.outputs[:arrays]],
         summed=[_number(output, graph, texts) for output in graph.outputs[arrays:]],
-        random=any(operation.name == "uniform" for operation in graph.operations),
+        random=graph.draws,
     )
     kernels = (body.rows(), body.columns()) if per_channel else (body.flat(),)
     return "\n".join((_HEADER, *kernels))

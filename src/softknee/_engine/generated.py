@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-@lru_cache(maxsize=None)
+@cache
 def import_source(source: str) -> ModuleType:
     """Return the module made from a source, kept in the user's cache folder under a name that hashes it.
 

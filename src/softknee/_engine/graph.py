@@ -20,6 +20,7 @@ _FOLDED: dict[str, Callable[..., float]] = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "neg": lambda a: -a,
+    "abs": abs,
 }
 
 
@@ -59,6 +60,11 @@ class Graph:
     def price(self) -> int:
         """Vector instructions for one element, roughly."""
         return sum(PRICES.get(operation.name, 1) for operation in self.operations)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(operation.name == "uniform" for operation in self.operations)
 
     @property
     def inputs(self) -> tuple[str, ...]:

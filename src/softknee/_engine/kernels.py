@@ -145,5 +145,5 @@ class Kernels:
     def _build(self, graph: Graph, arrays: int) -> Kernel:
         build = native_kernel
         if self._device == "cuda":
-            from softknee._engine.triton_pointwise import triton_kernel as build  # type: ignore[assignment]
+            from softknee._engine.triton_pointwise import triton_kernel as build
         return build(graph, arrays=arrays, leaves=self.formula.leaves, per_channel=self._per_channel, dtype=self._dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from softknee._engine.build import DTYPES, NATIVE, NoCompiler, load
+from softknee._engine.triton_check import trouble
 
 if TYPE_CHECKING:
     from softknee._engine.grid import Grid, Table
@@ -55,7 +56,11 @@ def look_up_gradient(
 
 
 def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, moments: Tensor | None) -> Tensor | None:
-    library = _library(x.dtype)
+    if x.is_cuda and trouble() is None:
+        from softknee._engine.triton_table import run_table
+
+        return run_table(table, layout, x, g, y, moments)
+    library = None if x.is_cuda else _library(x.dtype)
     if library is None:
         return _run_in_torch(table, layout, x, g, y, moments)
     grid = table.grid
@@ -99,7 +104,7 @@ def _run_in_torch(
     grid, shape = table.grid, (layout.outer, layout.channels, layout.inner)
     flat = in_memory_order(x, layout.memory_format)
     inside, bins, t = _located(grid, flat.float())
-    channel = torch.arange(layout.channels).view(-1, 1).expand(shape).reshape(-1)
+    channel = torch.arange(layout.channels, device=x.device).view(-1, 1).expand(shape).reshape(-1)
     row = bins + channel * grid.bins
     c0, c1, c2, c3 = table.rows.view(-1, 4)[row].unbind(1)
     kept = torch.zeros_like(t)
@@ -112,7 +117,7 @@ def _run_in_torch(
         if moments is not None:
             parts = torch.stack([weight, weight * t, weight * t * t, torch.zeros_like(t)], 1)
             moments.copy_(
-                torch.zeros(moments.numel() // 4, 4, dtype=torch.float64)
+                torch.zeros(moments.numel() // 4, 4, dtype=torch.float64, device=x.device)
                 .index_add_(0, row, parts.double())
                 .view_as(moments)
             )

@@ -84,9 +84,11 @@ class Plan:
     def price(self) -> int | None:
         """Vector instructions for an element, forward and backward; None where the formula is no arithmetic on one."""
         try:
-            return self.formula.value.price + self.formula.gradient.price
+            value, gradient = self.formula.value, self.formula.gradient
         except NotPointwise:
             return None
+        # Noise that is not declared is drawn as it is written.
+        return None if value.draws and not self.random else value.price + gradient.price
 
     def compiles(self, device: str) -> bool:
         """Whether there are kernels for a kind of device; where a compiler is missing, a warning says so once."""

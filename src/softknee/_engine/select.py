@@ -16,7 +16,7 @@ from softknee._engine.fused import fused_engine
 from softknee._engine.layout import dense, layout_of
 from softknee._engine.operators import apply_operator
 from softknee._engine.plan import Plan
-from softknee._engine.table import EXPENSIVE, REACH, Tabulated, pays_off, table_of, table_or_kernels
+from softknee._engine.table import REACH, Tabulated, pays_off, table_of, table_or_kernels
 from softknee._errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "eager", "fused", "table")
 # From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
 LARGE = 4096
-# Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff where the incoming
-# gradient is in the other layout; kernels, as fast otherwise, do not.
+# Vector instructions for an element, forward and backward, from which on a table beats what a compiler makes of them.
+EXPENSIVE_COMPILED = 400
+# Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff where the
+# incoming gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -140,7 +142,7 @@ def prepare(
 def _is_expensive(number: int) -> bool:
     """Whether a table is cheaper on large tensors; asked while compiling, when the answer must not be traced."""
     plan = Plan.numbered(number)
-    return not plan.random and (plan.price or 0) > EXPENSIVE
+    return not plan.random and (plan.price or 0) > EXPENSIVE_COMPILED
 
 
 def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:

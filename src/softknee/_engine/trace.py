@@ -5,6 +5,7 @@ Autograd differentiates while the tracer records, so the kernels have exactly it
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,17 @@ class Formula:
 
     @cached_property
     def value(self) -> Graph:
-        """The graph from `x` and the leaves to `f`."""
-        return _graph(lambda x, *leaves: (self(x, leaves),), ("x", *self._names))
+        """The graph from `x` and the leaves to `f`.
+
+        Raises:
+            NotPointwise: It depends on how many elements there are, or has an operation without a rule.
+        """
+        graph, again = (
+            _graph(lambda x, *leaves: (self(x, leaves),), ("x", *self._names), size) for size in (SAMPLE, SAMPLE + 1)
+        )
+        if graph != again:
+            raise NotPointwise("the formula depends on the size of the tensor")
+        return graph
 
     @cached_property
     def gradient(self) -> Graph:
@@ -118,8 +128,8 @@ class Formula:
         return tuple(f"p{index}" for index in range(self.leaves))
 
 
-def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...]) -> Graph:
-    """Record a computation on named inputs.
+def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...], size: int = SAMPLE) -> Graph:
+    """Record a computation on named inputs of so many elements.
 
     Raises:
         NotPointwise: It has an operation without a rule.
@@ -127,7 +137,7 @@ def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Distinct, unremarkable numbers: nothing may be special about the point of tracing.
-    sample = [torch.full((SAMPLE,), 0.37 + 0.11 * index) for index in range(len(names))]
+    sample = [torch.full((size,), 0.37 + 0.11 * index) for index in range(len(names))]
     try:
         traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(*sample)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -269,13 +279,26 @@ def _cosh(to: Builder, x: Argument) -> Argument:
     return to.add("mul", 0.5, to.add("add", to.add("exp", x), to.add("exp", to.add("neg", x))))
 
 
+def _hypot(to: Builder, a: Argument, b: Argument) -> Argument:
+    """Return the root of the sum of squares, scaled by a power of two so that these neither overflow nor vanish."""
+    a, b = to.add("abs", a), to.add("abs", b)
+    size = to.add("max", a, b)
+    large, small = to.add("gt", size, 2.0**60), to.add("lt", size, 2.0**-60)
+    scale, back = (
+        to.add("where", large, 2.0**-power, to.add("where", small, 2.0**power, 1.0)) for power in (100, -100)
+    )
+    squares = [to.add("mul", side, side) for side in (to.add("mul", a, scale), to.add("mul", b, scale))]
+    infinite = to.add("or", to.add("eq", a, math.inf), to.add("eq", b, math.inf))
+    return to.add("where", infinite, math.inf, to.add("mul", to.add("sqrt", to.add("add", *squares)), back))
+
+
 def _uniform(to: Builder, *_: Any) -> Argument:
     return to.add("uniform")
 
 
 RULES: Mapping[str, Rule] = {
     **{name: _plain(name) for name in ("mul", "div", "neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt")},
-    **{name: _plain(name) for name in ("sin", "cos", "tan", "atan", "tanh", "sigmoid", "erf", "floor", "hypot")},
+    **{name: _plain(name) for name in ("sin", "cos", "tan", "atan", "tanh", "sigmoid", "erf", "floor")},
     **{name: _plain(name) for name in ("remainder", "where", "lt", "le", "gt", "ge", "eq", "ne")},
     **dict.fromkeys(("alias", "detach", "clone", "_to_copy", "expand", "view", "lift_fresh_copy"), _same),
     **dict.fromkeys(("uniform", "rand_like", "rand"), _uniform),
@@ -295,6 +318,8 @@ RULES: Mapping[str, Rule] = {
     "clamp_min": lambda to, x, low: _clamp(to, x, low),
     "clamp_max": lambda to, x, high: _clamp(to, x, None, high),
     "hardtanh": lambda to, x, low=-1.0, high=1.0: _clamp(to, x, low, high),
+    "leaky_relu": lambda to, x, slope=0.01: to.add("where", to.add("gt", x, 0.0), x, to.add("mul", x, slope)),
+    "hypot": _hypot,
     "pow": _power,
     "gelu": _gelu,
     "elu": _elu,

@@ -201,7 +201,7 @@ def _sin_of_double(x):
     p = tl.fma(z, 2.60127877e-6, -1.98079753e-4)
     p = tl.fma(p, z, 8.33304692e-3)
     p = tl.fma(p, z, -1.66666582e-1)
-    return tl.fma(p * z, r, r)
+    return with_sign(tl.fma(p * z, r, r), r)
 
 
 @triton.jit
@@ -218,10 +218,11 @@ def cos(x):
 
 @triton.jit
 def tan(x):
-    """Return tan r or -1 / tan r after taking off a multiple of pi / 2."""
+    """Return tan r or -1 / tan r after taking off a multiple of pi / 2: in two parts, for poles magnify the rest."""
     wide = x.to(tl.float64)
     t = tl.fma(wide, double(0.63661977236758134), double(ROUNDER_D))
-    r = tl.fma(t - double(ROUNDER_D), double(-1.5707963267948966), wide).to(tl.float32)
+    n = t - double(ROUNDER_D)
+    r = tl.fma(n, double(-6.077100506506192e-11), tl.fma(n, double(-1.5707963267341256), wide)).to(tl.float32)
     z = r * r
     p = tl.fma(z, 9.39650834e-3, 3.10149929e-3)
     p = tl.fma(p, z, 2.44413875e-2)
@@ -236,16 +237,16 @@ def tan(x):
 
 @triton.jit
 def atan(x):
-    """Return atan x; above 1 from pi / 2 + atan(-1 / x), with pi / 2 as a product of two floats."""
+    """Return the arctangent; above 1 it is pi / 2 plus that of -1 / x, with pi / 2 as a product of two floats."""
     a = tl.abs(x)
     big = a > 1.0
     w = tl.div_rn(tl.where(big, -1.0, a), tl.where(big, a, 1.0))
     z = w * w
     y = z * z
-    p = tl.fma(z, 2.91988300e-3, -1.63645763e-2)
-    p = tl.fma(p, y, tl.fma(z, 4.32062894e-2, -7.55174085e-2))
-    p = tl.fma(p, y, tl.fma(z, 1.06657878e-1, -1.42110035e-1))
-    p = tl.fma(p, y, tl.fma(z, 1.99937671e-1, -3.33331525e-1))
+    p = tl.fma(z, 2.49865674e-3, -1.46397008e-2)
+    p = tl.fma(p, y, tl.fma(z, 4.03287187e-2, -7.30104744e-2))
+    p = tl.fma(p, y, tl.fma(z, 1.05445370e-1, -1.41791970e-1))
+    p = tl.fma(p, y, tl.fma(z, 1.99897304e-1, -3.33329737e-1))
     p = tl.fma(p * z, w, w)
     return with_sign(tl.fma(tl.where(big, 0.991597712, 0.0), 1.5841064453125, p), x)
 

@@ -75,10 +75,11 @@ class TritonKernel:
             The sums, `(sums, channels)` float32, None where it has none.
         """
         name, parts, programs, sizes = self._launch(layout)
-        given = {**dict(zip(ARRAYS, arrays, strict=False)), **dict(zip(RESULTS, results, strict=False))}
         # Parts are written side by side and added up in a fixed order: sums do not depend on which program ends first.
         sums = torch.empty(parts, self.sums, layout.channels, device=arrays[0].device) if self.sums else None
-        given |= {"leaves": leaves, "sums": sums}
+        given: dict[str, Tensor | None] = {"leaves": leaves, "sums": sums}
+        given.update(zip(ARRAYS, arrays, strict=False))
+        given.update(zip(RESULTS, results, strict=False))
         pointers = {f"{argument}_at": given[argument] for argument in self._arguments}
         with torch.cuda.device_of(arrays[0]):
             getattr(self._module, name)[(programs,)](**pointers, **sizes, seed=seed, **self._options)

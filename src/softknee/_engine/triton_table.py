@@ -1,10 +1,10 @@
 """Maps tensors on a GPU through a table, as `native/table.c` does on the CPU.
 
 The moments of the incoming gradient are gathered by atomic additions, whose order differs from run to run. Sums of
-floats would differ with it, so moments are gathered as 64-bit integers in fixed point, for which any order gives the same
-sum. The unit is a power of two, from the largest |g|: as fine as it can be without n elements overflowing. Each element
-then errs by at most one unit: less than 2^(ceil(log2 n) - 61) times the largest |g|, which is 2^-37 for 2^24 elements,
-where float32 would keep 2^-24. Elements smaller than that count as zero.
+floats would differ with it; so moments are gathered as 64-bit integers, in fixed point, which give the same sum in any
+order. The unit is a power of two, as small as it can be without n elements of the size of the largest |g| overflowing.
+Each element errs by at most one unit, less than 2^(ceil(log2 n) - 61) times the largest |g|: 2^-37 for 2^24 elements,
+while float32 keeps 2^-24 of each. Elements smaller than a unit count as zero, or as one unit.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = -126, 127
 LARGE = 2**30
 # What Triton can say about sizes for memory to be moved in vectors.
 EVEN = 16
+# Products and sums are fused, as they are on the CPU.
+OPTIONS = {"enable_fp_fusion": True}
 
 
 @triton.jit
@@ -137,7 +139,6 @@ def _slopes(
         row += _channel(start, lane, channels, inner, large) * bins
     at = rows_at + row.to(tl.int64) * 4
     slope = tl.load(at + 1) + t * (2.0 * tl.load(at + 2) + t * (3.0 * tl.load(at + 3)))
-    tl.store(y_at + start + lane, tl.where(inside, g * per_step * slope, g), mask=real)
     if gather:
         unit = tl.load(unit_at)
         copy = (tl.program_id(0) % copies).to(tl.int64) * channels * bins
@@ -147,6 +148,8 @@ def _slopes(
         tl.atomic_add(to, _fixed(g, unit), mask=met, sem="relaxed")
         tl.atomic_add(to + 1, _fixed(gt, unit), mask=met, sem="relaxed")
         tl.atomic_add(to + 2, _fixed(gt * t, unit), mask=met, sem="relaxed")
+    # Comes last, for it may be written over g.
+    tl.store(y_at + start + lane, tl.where(inside, g * per_step * slope, g), mask=real)
 
 
 def run_table(
@@ -173,11 +176,11 @@ def run_table(
     given |= {"per_channel": channels > 1, "large": channels * inner > LARGE}
     with torch.cuda.device_of(x):
         if g is None:
-            _values[(programs,)](**given)
+            _values[(programs,)](**given, **OPTIONS)
         else:
             gathered, unit = (table.rows, x) if moments is None else _accumulators(table, g)
             given |= {"g_at": g, "moments_at": gathered, "unit_at": unit, "copies": len(gathered)}
-            _slopes[(programs,)](**given, gather=moments is not None)
+            _slopes[(programs,)](**given, gather=moments is not None, **OPTIONS)
             if moments is not None:
                 moments[..., :3] = gathered.sum(0).double() / unit.double()
                 moments[..., 3] = 0

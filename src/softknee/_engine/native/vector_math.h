@@ -1,9 +1,12 @@
 /*
  * Elementary functions on float32 that compilers vectorise inside `#pragma omp simd` loops.
  *
- * No function branches, calls or reads a table: specials are selected at the end, so that every lane runs the same
- * instructions. NaN, infinities, signed zeros and subnormals come out as from libm. Compile with -fno-math-errno and
- * -fno-trapping-math (else comparisons keep loops scalar), never with -ffast-math (it would undo the rounding tricks).
+ * No function branches, calls or reads a table: every lane runs the same instructions, and special values are selected
+ * last, where their comparisons delay nothing. NaN, infinities, signed zeros and subnormals come out as from libm.
+ * Compile with -fno-math-errno and -fno-trapping-math (else comparisons keep loops scalar), never with -ffast-math (it
+ * undoes the rounding tricks).
+ *
+ * An error in ulp below is the largest over all float32 numbers; in brackets, that without a fused multiply-add.
  */
 #ifndef SOFTKNEE_VECTOR_MATH_H
 #define SOFTKNEE_VECTOR_MATH_H
@@ -18,7 +21,7 @@
 #define SK_INLINE static inline
 #endif
 
-/* fmaf without the instruction is a slow call, so reductions below stay exact with a separate product too. */
+/* Without the instruction fmaf is a slow call, so the reductions below are exact with a separate product too. */
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define SK_FMA(a, b, c) fmaf((a), (b), (c))
 #define SK_FMA_D(a, b, c) fma((a), (b), (c))
@@ -119,7 +122,10 @@ SK_INLINE float sk_expm1_tail(float r) {
     return sk_poly4(r, 4.99999970e-1f, 1.66665450e-1f, 4.16674651e-2f, 8.36642459e-3f, 1.38682872e-3f);
 }
 
-/* x = n ln 2 + r. 2^n goes in as two factors: neither overflows, and the second rounds a subnormal result once. */
+/*
+ * x = n ln 2 + r. 2^n goes in as two factors: neither overflows, and the second rounds a subnormal result once.
+ * 0.90 ulp (1.17).
+ */
 SK_INLINE float sk_exp(float x) {
     float t = SK_FMA(x, SK_LOG2E, SK_ROUNDER + 254.0f);
     float n = t - (SK_ROUNDER + 254.0f);
@@ -143,7 +149,7 @@ SK_INLINE float sk_exp_minus_abs(float x) {
 
 /*
  * x = n ln 2 + r, then (2^n (1 + r) - 1) + 2^n (e^r - 1 - r): the first part is exact where it cancels. Halved until
- * the end, because 2^128 is no float.
+ * the end, because 2^128 is no float. 1.29 ulp (1.32).
  */
 SK_INLINE float sk_expm1(float x) {
     float t = SK_FMA(x, SK_LOG2E, SK_ROUNDER + 126.0f);
@@ -158,7 +164,7 @@ SK_INLINE float sk_expm1(float x) {
 
 /*
  * 1 / (1 + e) or e / (1 + e) with e = e^-|x|: no overflow, and both tails are relative. The sum 1 + e loses half an
- * ulp; y = numerator - e y gives it back, for it shrinks an error of y by e <= 1.
+ * ulp; y = numerator - e y gives it back, for it shrinks an error of y by e <= 1. 1.65 ulp (1.98).
  */
 SK_INLINE float sk_sigmoid(float x) {
     float e = sk_exp_minus_abs(x);
@@ -166,7 +172,10 @@ SK_INLINE float sk_sigmoid(float x) {
     return SK_FMA(-e, numerator / (1.0f + e), numerator);
 }
 
-/* log(1 + e^x) = max(x, 0) + log(1 + e), e = e^-|x| <= 1: one polynomial and no second range reduction. */
+/*
+ * log(1 + e^x) = max(x, 0) + log(1 + e), e = e^-|x| <= 1: one polynomial and no second range reduction.
+ * 2.26 ulp (2.66).
+ */
 SK_INLINE float sk_softplus(float x) {
     float e = sk_exp_minus_abs(x);
     float z = e * e;
@@ -177,7 +186,7 @@ SK_INLINE float sk_softplus(float x) {
 
 /*
  * tanh|x| = w / (1 + w) with w = (e^2|x| - 1) / 2, taken from min(w, 1) by a multiple of itself that is at most half:
- * y = m - m (m / (1 + w)) is w / (1 + w) for m = w and for m = 1. Above 10 the result is 1.
+ * y = m - m (m / (1 + w)) is w / (1 + w) for m = w and for m = 1. Above 10 the result is 1. 1.75 ulp (1.87).
  */
 SK_INLINE float sk_tanh(float x) {
     float a = sk_abs(x);
@@ -194,7 +203,7 @@ SK_INLINE float sk_tanh(float x) {
 
 /*
  * erfc a = e^-v, where v / a is smooth enough for one polynomial on 0 <= a <= 3.93; erf a = 1 - e^-v as in expm1.
- * Above 3.93 the result is 1.
+ * Above 3.93 the result is 1. 1.91 ulp (2.24).
  */
 SK_INLINE float sk_erf(float x) {
     float a = sk_abs(x);
@@ -224,7 +233,7 @@ SK_INLINE float sk_log_join(float f, float k) {
     return SK_FMA(k, SK_LN2_HI * 0x1p-23f, f + r);
 }
 
-/* x = 2^k (1 + f) with 3/4 <= 1 + f < 3/2; subnormals are scaled first. */
+/* x = 2^k (1 + f) with 3/4 <= 1 + f < 3/2; subnormals are scaled first. 1.32 ulp (1.42). */
 SK_INLINE float sk_log(float x) {
     float scale = x < 0x1p-126f ? 0x1p23f : 1.0f;
     uint32_t v = sk_bits(x * scale);
@@ -238,7 +247,7 @@ SK_INLINE float sk_log(float x) {
 
 /*
  * k is taken from 1 + x, but f = 2^-k x + (2^-k - 1) from x itself: both are exact, whatever the sum lost. 3/4 to 3/2
- * is the range where that holds. Twice 2^-k stays a float for k = 128.
+ * is the range where that holds. Twice 2^-k stays a float for k = 128. 1.32 ulp (1.42).
  */
 SK_INLINE float sk_log1p(float x) {
     uint32_t k = (sk_bits(1.0f + x) - 0x3f400000u) & 0xff800000u;
@@ -251,8 +260,9 @@ SK_INLINE float sk_log1p(float x) {
 }
 
 /*
- * n pi is taken off in double: one product then serves up to |x| = 1e9, and an odd n turns the sign. Past 1e15 the
- * phase is lost, and 0 at least keeps to the range. The coefficients are rounded such that no result exceeds 1.
+ * n pi is taken off in double: one product then serves up to |x| = 1e9, and an odd n turns the sign. The coefficients
+ * are rounded such that no result exceeds 1 and cos 0 is 1. Past 1e15 the phase is lost, and 0 at least keeps to the
+ * range. For |x| <= 1e6 1.83 ulp (2.09), or 2e-16 |x| where that is more, near zeros; to 1e9 within 1.6e-7.
  */
 SK_INLINE float sk_sin_of_double(double x) {
     double t = SK_FMA_D(x, 0.31830988618379067, SK_ROUNDER_D);
@@ -273,11 +283,15 @@ SK_INLINE float sk_cos(float x) {
     return sk_abs(x) < 1e15f ? y : x * 0.0f;
 }
 
-/* tan r or -1 / tan r after taking off a multiple of pi/2. */
+/*
+ * tan r or -1 / tan r after taking off a multiple of pi/2; in two parts, because a pole magnifies what is left of it.
+ * For |x| <= 1e6 2.73 ulp.
+ */
 SK_INLINE float sk_tan(float x) {
     double t = SK_FMA_D((double)x, 0.63661977236758134, SK_ROUNDER_D);
     int odd = (int)((uint32_t)sk_bits_d(t) & 1u);
-    float r = (float)SK_FMA_D(t - SK_ROUNDER_D, -0.5 * SK_PI, (double)x);
+    double n = t - SK_ROUNDER_D;
+    float r = (float)SK_FMA_D(n, -6.077100506506192e-11, SK_FMA_D(n, -1.5707963267341256, (double)x));
     float z = r * r;
     float p = sk_poly4(z, 1.33388355e-1f, 5.34082018e-2f, 2.44413875e-2f, 3.10149929e-3f, 9.39650834e-3f);
     p = SK_FMA(p, z, 3.33331555e-1f);
@@ -286,7 +300,10 @@ SK_INLINE float sk_tan(float x) {
     return sk_abs(x) < 1e15f ? y : x * 0.0f;
 }
 
-/* atan a = pi/2 + atan(-1/a). pi/2 is a product of two floats, so that a fused sum has it to 37 bits. */
+/*
+ * atan a = pi/2 + atan(-1/a). pi/2 is a product of two floats, so that a fused sum has it to 37 bits; where it is added
+ * follows from the sign of -1/a, for with the comparison again compilers make two copies. 1.48 ulp (2.09).
+ */
 SK_INLINE float sk_atan(float x) {
     float a = sk_abs(x);
     float w = (a > 1.0f ? -1.0f : a) / (a > 1.0f ? a : 1.0f);
@@ -300,7 +317,8 @@ SK_INLINE float sk_atan(float x) {
 
 /*
  * 2^(y log2|x|), the logarithm and the product in double, because y magnifies their errors up to 128 times; |x| is
- * split as in sk_log. 2^t is scaled in double too, so that the conversion rounds subnormals and overflows.
+ * split as in sk_log. 2^t is scaled in double too, so that the conversion rounds subnormals and overflows. 0.91 ulp
+ * (1.18) in 14 million samples.
  */
 SK_INLINE float sk_pow(float x, float y) {
     float a = sk_abs(x);

@@ -1,0 +1,106 @@
+"""Run as a script: sends what the Triton engine does through Triton's real compiler, for GPUs that are not there.
+
+A stand-in for the driver names the GPU; launches stop after compiling. Prints, as JSON, one record for each compiled
+kernel: its name, its PTX, and how many variants of it there are at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from softknee._engine.grid import tabulate
+from softknee._engine.layout import Layout
+from softknee._engine.plan import Plan
+from softknee._engine.triton_pointwise import triton_kernel
+from softknee._engine.triton_table import run_table
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Outer, channels, inner.
+LAYOUTS = ((1, 3, 64), (5, 3, 64), (7, 3, 48), (2, 7, 33), (9, 7, 1), (40, 7, 1), (3, 16, 1), (2, 3, 2048))
+SIZES = (1, 16, 17, 1024, 1025, 4096, 5000)
+
+_run = JITFunction.run
+records: dict[str, dict[str, object]] = {}
+
+
+class Driver:
+    """Says which GPU there is."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def compile_only(self, *args, grid, warmup, **kwargs):
+    """Do what a launch does, up to the launch."""
+    kernel = _run(self, *args, grid=grid, warmup=True, **kwargs)
+    ptx = kernel.asm["ptx"]
+    records[f"{self.fn.__module__}.{self.fn.__name__} {kernel.hash}"] = {"ptx": ptx, "cubin": len(kernel.asm["cubin"])}
+    return kernel
+
+
+def snake(x, frequency):
+    return x + torch.sin(frequency * x).square() / frequency
+
+
+def noisy(x, low):
+    return x * (low + torch.rand_like(x))
+
+
+def pointwise(function, random):
+    """Compile all kernels of a formula for all dtypes, layouts and sizes."""
+    shared = Plan(function, function, lengths=(None,), trained=(True,), random=random)
+    separate = Plan(function, function, lengths=(None,), trained=(True,), per_channel=True, random=random)
+    for dtype in DTYPES:
+        for size in SIZES:
+            call(shared, dtype, Layout(size, 1, 1, torch.contiguous_format), per_channel=False)
+        for layout in LAYOUTS:
+            call(separate, dtype, Layout(*layout, torch.contiguous_format), per_channel=True)
+
+
+def call(plan, dtype, layout, *, per_channel):
+    x = torch.zeros(layout.outer * layout.channels * layout.inner, dtype=dtype)
+    leaves = torch.ones(1, layout.channels)
+    options = {"leaves": 1, "per_channel": per_channel, "dtype": dtype}
+    triton_kernel(plan.formula.value, arrays=1, **options)((x,), (x,), leaves, layout, 2**61)
+    triton_kernel(plan.formula.gradient, arrays=1, **options)((x, x), (x,), leaves, layout, 2**61)
+
+
+def table():
+    plan = Plan(snake, snake, lengths=(None,), trained=(True,), per_channel=True)
+    for channels in (1, 3):
+        made = tabulate(plan, torch.ones(1, channels), (-2.0, 2.0), torch.device("cpu"))
+        for dtype in DTYPES:
+            for inner in (1, 5, 16, 100):
+                layout = Layout(4, channels, inner, torch.contiguous_format)
+                x = torch.zeros(4 * channels * inner, dtype=dtype)
+                run_table(made, layout, x, None, x, None)
+                run_table(made, layout, x, x, x, None)
+                run_table(made, layout, x, x, x, torch.empty_like(made.rows))
+
+
+def main():
+    triton.runtime.driver.set_active(Driver(int(sys.argv[1])))
+    JITFunction.run = compile_only
+    pointwise(snake, random=False)
+    pointwise(noisy, random=True)
+    table()
+    json.dump(records, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
