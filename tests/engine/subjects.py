@@ -127,7 +127,7 @@ def _spread(module: Elementwise, param: Param, x: Tensor) -> Tensor:
     shape = [1] * x.dim()
     if module.per_channel is not None:
         shape[_channel_dim(module, x)] = module.per_channel
-    return value.reshape(*terms, *shape).expand(*terms, *x.shape).clone()
+    return value.reshape((*terms, *shape)).expand((*terms, *x.shape)).clone()
 
 
 def _channel_dim(module: Elementwise, x: Tensor) -> int:
@@ -157,4 +157,6 @@ def summed(module: Elementwise, name: str, contributions: Tensor) -> Tensor:
     if module.per_channel is not None:
         x_dims = len(dims)
         dims.remove(int(vector) + (0 if x_dims == 1 else module.channel_dim % x_dims))
+    if not dims:
+        return contributions.reshape(parameter.shape)
     return contributions.sum(dims).reshape(parameter.shape)

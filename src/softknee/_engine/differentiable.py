@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from softknee._engine.layout import repacked
+from softknee._engine.ownership import counts, is_unshared
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,12 +111,13 @@ class _Value(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        owners = counts(g)
         (x,), values = _saved(ctx, 1)
         sums = True in ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             by_x, *by_values = _Gradient.apply(g, x, ctx.call, ctx.evaluation, sums, *values)
         else:
-            by_x, by_values = gradients(ctx.evaluation, g, x, values, sums=sums)
+            by_x, by_values = gradients(ctx.evaluation, g, x, values, sums=sums, reuse=is_unshared(owners))
         return (by_x, None, *by_values)
 
 
@@ -156,10 +158,23 @@ def _saved(ctx: Any, count: int) -> tuple[tuple[Tensor, ...], list[Value]]:
 
 
 def gradients(
-    at: Evaluation, g: Tensor, x: Tensor, values: Sequence[Value], *, sums: bool
+    at: Evaluation, g: Tensor, x: Tensor, values: Sequence[Value], *, sums: bool, reuse: bool = False
 ) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Return the gradient of the input and, with `sums`, those of the trained parameters, None for the others.
+
+    Args:
+        at: The activation at its parameters.
+        g: Incoming gradient, in any layout.
+        x: Input, in the layout of `at`.
+        values: Parameters in their stored shapes, or numbers.
+        sums: Whether parameters need gradients.
+        reuse: Whether `g` may be written over.
+
+    Returns:
+        Both.
+    """
     g, ours = repacked(g, at.layout.memory_format)
-    out = g if ours else torch.empty_like(x)
+    out = g if ours or reuse else torch.empty_like(x)
     total = at.engine.gradient(at, x, g, out, sums=sums)
     return out, at.plan.gradients(total, values)
 
@@ -190,11 +205,10 @@ def _by_formula(
         raise UsageError("a random activation can be differentiated twice by its input, and no further")
     create = torch.is_grad_enabled()
     with torch.enable_grad():
-        attached: list[Any] = [
-            _leaf(tensor) if isinstance(tensor, Tensor) and not (create and tensor.requires_grad) else tensor
-            for tensor in (g, x, *values)
+        separate: list[Any] = [
+            _separate(tensor, attached=create) if isinstance(tensor, Tensor) else tensor for tensor in (g, x, *values)
         ]
-        g, x, *values = attached
+        g, x, *values = separate
         places = [place for place, value in enumerate(values) if isinstance(value, Tensor)]
         by: list[Any] = [x, *(values[place] for place in places)]
         y = call.plan.eager(x, values, call.channel_dim)
@@ -211,5 +225,6 @@ def _by_formula(
     return by_g, by_x, [by_value.get(place) for place in range(len(values))]
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_()
+def _separate(tensor: Tensor, *, attached: bool) -> Tensor:
+    """Return the same numbers as a node of their own: derivatives by one input must not go on through another."""
+    return tensor.view_as(tensor) if attached and tensor.requires_grad else tensor.detach().requires_grad_()
