@@ -13,6 +13,9 @@ from softknee._bench import data
 settings.register_profile("untimed", settings.default, deadline=None)
 settings.load_profile("untimed")
 
+# Kernels for GPUs run in Triton's interpreter here; torch.compile imports Triton, which asks for this only then.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 NEEDS = {
     "browser": (lambda: shutil.which("chromium") is not None, "needs Debian's chromium"),
     "full_data": (lambda: data.DEBIAN.is_dir(), "needs Debian's dataset-fashion-mnist"),

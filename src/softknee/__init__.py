@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._spec import Param, Promises, Spec
+    from softknee.nn.reach import calibrate_reach
 
 _HOMES = {
     "Cost": "softknee._card.cost",
@@ -32,6 +33,7 @@ _HOMES = {
     "Study": "softknee._bench.study",
     "UsageError": "softknee._errors",
     "bench": "softknee._bench.compare",
+    "calibrate_reach": "softknee.nn.reach",
     "cite": "softknee._catalogue",
     "cost": "softknee._card.cost",
     "create": "softknee._catalogue",
@@ -56,6 +58,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "bench",
+    "calibrate_reach",
     "cite",
     "cost",
     "create",

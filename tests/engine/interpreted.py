@@ -1,4 +1,4 @@
-"""Triton's interpreter, with two of its faults mended. Import this before anything that imports Triton."""
+"""Triton's interpreter, with two of its faults mended."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-
-@contextmanager
-def interpreting():
-    """Within it, `triton.jit` makes functions for the interpreter; other tests are to have the compiler."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield
-
-
-with interpreting():
-    triton: Any = pytest.importorskip("triton", reason="needs Triton, which there is for Linux only")
-    interpreter: Any = import_module("triton.runtime.interpreter")
-    assert isinstance(triton.language.sum, interpreter.InterpretedFunction), "something imported Triton before this"
-    triton_table: Any = import_module("softknee._engine.triton_table")
+triton: Any = pytest.importorskip("triton", reason="needs Triton, which there is for Linux only")
+if not triton.knobs.runtime.interpret:
+    pytest.skip("TRITON_INTERPRET forbids its interpreter", allow_module_level=True)
+interpreter: Any = import_module("triton.runtime.interpreter")
+assert isinstance(triton.language.sum, interpreter.InterpretedFunction), (
+    "conftest.py asked for the interpreter too late"
+)
 
 _combine = interpreter.InterpreterBuilder.binary_op
 _cut = interpreter.InterpreterBuilder.create_fp_trunc

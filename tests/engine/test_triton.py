@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from interpret import interpret
-from interpreted import interpreting, programs_in_another_order
+from interpreted import programs_in_another_order
 from subjects import DEFAULTS, EPS, SUBJECTS, exact, normal, subject
 from test_vector_math import CASES, SPECIALS, assert_close, samples
 
@@ -29,8 +29,8 @@ FLAT = Layout(1, 1, 1, torch.contiguous_format)
 
 
 @pytest.fixture(autouse=True)
-def interpreter():
-    with interpreting(), np.errstate(all="ignore"):
+def quiet_numpy():
+    with np.errstate(all="ignore"):
         yield
 
 

@@ -84,13 +84,17 @@ def cost_report(
         costs = cost(*activations, shape=shape, device=device, repeats=repeats)
         machine: dict[str, str | int | list[int]] = {
             "shape": [*shape],
-            "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} ({level()})",
+            "device": _device_name(device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
     finally:
         torch.set_num_threads(before)
     return CostReport(costs, machine)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} ({level()})"
 
 
 def _row(entry: Cost) -> list[Cell]:

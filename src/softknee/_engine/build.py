@@ -97,7 +97,11 @@ def load(source: str, *, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
     library = cache_folder() / f"{_digest(source, flags)}.so"
     if not library.is_file():
         library = _compile(source, flags, library)
-    return ctypes.CDLL(str(library))
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        # Damaged, or on a file system that nothing may be run from.
+        raise NoCompiler(f"a compiled kernel cannot be loaded: {error}") from error
 
 
 def _digest(source: str, flags: tuple[str, ...]) -> str:

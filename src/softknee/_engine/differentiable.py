@@ -104,8 +104,9 @@ class _Value(Function):
         at = call.at(values, x.device)
         y = torch.empty_like(x)
         at.engine.value(at, x, y)
-        # The next layer keeps `y` anyway.
-        _save(ctx, (y if call.plan.idempotent else x,), values)
+        # The next layer keeps `y` anyway. A table has the slope to the right of a kink on it, where `y` may lie.
+        keeps_result = call.plan.idempotent and at.engine.name != "table"
+        _save(ctx, (y if keeps_result else x,), values)
         ctx.call, ctx.evaluation = call, at
         return y
 

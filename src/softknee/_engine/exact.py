@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from softknee._engine.plan import Plan
 
 
+def values_at(plan: Plan, points: Tensor, leaves: Tensor | None) -> Tensor:
+    """Evaluate `f`; arguments and result as in `values_and_slopes`."""
+    if not plan.compiles(points.device.type):
+        return plan.formula(points, _columns(leaves))
+    values = torch.empty_like(points)
+    kernel = plan.kernels(torch.float32, points.device.type).value
+    kernel((points,), (values,), leaves, _layout(points))
+    return values
+
+
 def values_and_slopes(plan: Plan, points: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor]:
     """Evaluate `f` and `f'`.
 
@@ -25,11 +35,10 @@ def values_and_slopes(plan: Plan, points: Tensor, leaves: Tensor | None) -> tupl
         Both in the shape of `points`.
     """
     if plan.compiles(points.device.type):
-        layout, kernels = _layout(points), plan.kernels(torch.float32, points.device.type)
-        values, slopes = torch.empty_like(points), torch.ones_like(points)
-        kernels.value((points,), (values,), leaves, layout)
-        kernels.slope((points, slopes), (slopes,), leaves, layout)
-        return values, slopes
+        slopes = torch.ones_like(points)
+        kernel = plan.kernels(torch.float32, points.device.type).slope
+        kernel((points, slopes), (slopes,), leaves, _layout(points))
+        return values_at(plan, points, leaves), slopes
     with torch.enable_grad():
         x = points.detach().requires_grad_()
         y = plan.formula(x, _columns(leaves))

@@ -28,6 +28,8 @@ VALUE_TOLERANCE = 2e-6
 SLOPE_TOLERANCE = 1e-5
 # The derivative that decides may vary within a bin, so more than the error at the quarter is assumed.
 CAUTION = 2.0
+# Bins are made narrower by so much more than the error found asks for.
+MARGIN = 1.03
 # The largest error of the value over that of the slope times h, where the fourth derivative is constant.
 VALUE_RATIO = 72 * math.sqrt(3) / 384
 # Of the input and of the value, at their worst over thousands of points.
@@ -61,9 +63,8 @@ class Grid:
     first: int
     bins: int
 
-    def finer(self, halvings: int) -> Grid:
-        """Return the grid with each bin halved so many times."""
-        times = 2**halvings
+    def finer(self, times: int) -> Grid:
+        """Return the grid with each bin divided into so many."""
         return Grid(self.origin, self.step / times, self.first * times, self.bins * times)
 
     @property
@@ -76,18 +77,25 @@ class Grid:
         """The last node."""
         return self.origin + self.step * (self.first + self.bins)
 
-    def points(self) -> tuple[Tensor, Tensor]:
-        """Return where the formula is evaluated, and by how much that is off from the places of each bin.
 
-        Returns:
-            Twice `(bins, 4)` float32. The ends lie a hair inside their bin, so that a kink at a node has its own slope
-            on either side.
-        """
-        steps = torch.arange(self.first, self.first + self.bins, dtype=torch.float64)
-        places = self.origin + self.step * (steps[:, None] + torch.tensor(PLACES, dtype=torch.float64))
-        inward = torch.tensor([1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
-        points = (places + inward * (HAIR * self.step + FLOAT_HAIR * places.abs())).float()
-        return points, (points - places).float()
+@lru_cache(maxsize=32)
+def points_of(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where the formula is evaluated on a grid.
+
+    Args:
+        grid: The grid.
+        device: Where the tensors are to be.
+
+    Returns:
+        Points `(bins, 4)`, by how much each is off from its place in the bin, and the largest distance of each bin from
+        zero `(bins,)`, float32. The ends lie a hair inside their bin, so that a kink at a node has its own slope on
+        either side.
+    """
+    steps = torch.arange(grid.first, grid.first + grid.bins, dtype=torch.float64)
+    places = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, dtype=torch.float64))
+    inward = torch.tensor([1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
+    points = (places + inward * (HAIR * grid.step + FLOAT_HAIR * places.abs())).float()
+    return points.to(device), (points - places).float().to(device), points.abs().amax(-1).to(device)
 
 
 def grid_over(low: float, high: float, knots: tuple[float, ...]) -> Grid:
@@ -129,6 +137,11 @@ class Table:
     slope_error: float
     accurate: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return self.rows.nbytes + self.points.nbytes
+
     def pull_back(self, plan: Plan, moments: Tensor, leaves: Tensor | None) -> Tensor | None:
         """Return the gradients of the trained entries from the moments of the incoming gradient in each bin."""
         weights = torch.matmul(moments, _constant(_TO_WEIGHTS, moments.device)).flatten(1)
@@ -149,23 +162,21 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
     Returns:
         The table; its `accurate` tells whether it is fine enough.
     """
-    grid = grid_over(*reach, plan.knots)
+    coarsest = grid_over(*reach, plan.knots)
+    most = max(1, MOST_BINS // coarsest.bins)
+    times = 1
     while True:
-        table, excess = _tabulated(plan, grid, leaves, device)
-        halvings = min(max(1, math.ceil(math.log2(excess) / 3)), _halvings_left(grid)) if excess > 1 else 0
-        if halvings == 0:
+        table, excess = _tabulated(plan, coarsest.finer(times), leaves, device)
+        if excess <= 1 or times == most:
             return table
-        grid = grid.finer(halvings)
-
-
-def _halvings_left(grid: Grid) -> int:
-    return max(0, math.floor(math.log2(MOST_BINS / grid.bins)))
+        # The slope errs by the third power of the step.
+        times = min(most, max(times + 1, math.ceil(times * MARGIN * excess ** (1 / 3))))
 
 
 def _tabulated(plan: Plan, grid: Grid, leaves: Tensor | None, device: torch.device) -> tuple[Table, float]:
     """Return the table on a grid, and by which factor the worse of its two errors exceeds its tolerance."""
     channels = 1 if leaves is None else leaves.shape[1]
-    places, offsets = (part.to(device) for part in grid.points())
+    places, offsets, distances = points_of(grid, device)
     points = places.flatten().expand(channels, -1).contiguous()
     values, slopes = (part.view(channels, *places.shape) for part in values_and_slopes(plan, points, leaves))
     values = values - slopes * offsets
@@ -176,10 +187,12 @@ def _tabulated(plan: Plan, grid: Grid, leaves: Tensor | None, device: torch.devi
     slope_errors = CAUTION * checks[..., 0].abs()
     value_errors = ends.abs() + grid.step * VALUE_RATIO * slope_errors
     # What rounding `x` and the result does to the formula anyway, no table can be asked to undercut.
-    x = places.abs().amax(-1)
     value_scale, slope_scale = values.abs().amax(), slopes.abs().amax()
     bend = (slopes[..., -1] - slopes[..., 0]).abs().amax() / grid.step
-    value_noise, slope_noise = ROUNDINGS * (value_scale + x * slope_scale), ROUNDINGS * (slope_scale + x * bend)
+    value_noise, slope_noise = (
+        ROUNDINGS * (value_scale + distances * slope_scale),
+        ROUNDINGS * (slope_scale + distances * bend),
+    )
     excess = torch.maximum(
         value_errors / (VALUE_TOLERANCE * value_scale + value_noise + TINY),
         slope_errors / (SLOPE_TOLERANCE * slope_scale + slope_noise + TINY),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._engine.exact import pulled_back, values_and_slopes
+from softknee._engine.exact import pulled_back, values_at
 from softknee._engine.fused import FUSED
 from softknee._engine.grid import tabulate
 from softknee._engine.lookup import in_memory_order, look_up, look_up_gradient
@@ -29,8 +29,8 @@ REACH = (-8.0, 8.0)
 EXPENSIVE = 150
 # Elements that a table must serve for each vector instruction of its formula, to be worth building.
 SIZE_A_PRICE = 50
-# Tables of recent parameter values: a step's backward, and sites that share parameters, find what its forward made.
-REMEMBERED = 64
+# Bytes of tables of recent parameter values: sites that share parameters, and evaluation, find them ready.
+REMEMBERED = 64 * 2**20
 _recent: OrderedDict[tuple[object, ...], Table] = OrderedDict()
 
 
@@ -51,7 +51,7 @@ def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Rea
     table = _recent.get(key)
     if table is None:
         table = _recent[key] = tabulate(plan, leaves, reach, device)
-        if len(_recent) > REMEMBERED:
+        while len(_recent) > 1 and sum(other.nbytes for other in _recent.values()) > REMEMBERED:
             _recent.popitem(last=False)
     return table
 
@@ -69,7 +69,7 @@ class Tabulated:
         outside = look_up(self.table, at.layout, x, y)
         if outside is not None:
             points, leaves, _ = _elsewhere(at, x, outside)
-            values, _ = values_and_slopes(at.plan, points, leaves)
+            values = values_at(at.plan, points, leaves)
             in_memory_order(y, at.layout.memory_format)[outside] = values.flatten().to(y.dtype)
 
     def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:

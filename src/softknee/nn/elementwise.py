@@ -80,7 +80,7 @@ class Elementwise(nn.Module):
             self._store(param, value, trained=_is_trained(param, trainable))
         self._plans = self._make_plans()
         if reach is not None:
-            self._set_reach(*reach)
+            self.set_reach(*reach)
 
     def _store(self, param: Param, value: Any, *, trained: bool) -> None:
         """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
@@ -145,20 +145,16 @@ class Elementwise(nn.Module):
         """The range that its tables cover."""
         return self._reach
 
-    def calibrate_reach(self, x: Tensor, *, margin: float = 0.25) -> None:
-        """Have tables cover the range of some inputs from now on; it is saved with the parameters.
+    def set_reach(self, low: float, high: float) -> None:
+        """Have tables cover a range from now on; it is saved with the parameters.
 
         Args:
-            x: Inputs as they occur.
-            margin: How much further to reach on either side, as a part of the width.
+            low: Where it begins.
+            high: Where it ends.
 
         Raises:
-            UsageError: The inputs are not finite, or all the same.
+            UsageError: They are not finite, or not in order.
         """
-        low, high = (float(bound) for bound in x.detach().aminmax())
-        self._set_reach(low - margin * (high - low), high + margin * (high - low))
-
-    def _set_reach(self, low: float, high: float) -> None:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise UsageError(
                 f"reach of {type(self).__name__} must be two finite numbers in order, got {low:g}, {high:g}"
@@ -170,7 +166,7 @@ class Elementwise(nn.Module):
         """Take over a saved reach, also where there was none so far."""
         saved = state_dict.get(prefix + _REACH)
         if saved is not None:
-            self._set_reach(*saved.tolist())
+            self.set_reach(*saved.tolist())
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property

@@ -5,7 +5,6 @@
    or their incoming gradient, where the result goes. NaN counts as outside. The tensor is seen as outer x channels x inner, contiguous, with one table a channel
    (channels may be 1). */
 #include <stdlib.h>
-#include <string.h>
 
 #include "elements.h"
 #include "lanes.h"
@@ -22,9 +21,14 @@ typedef struct {
     long channels, inner;
 } sk_table;
 
+/* A bin with its moments beside its coefficients, so that both come with one cache line. */
+typedef struct {
+    sk_row row, moments;
+} sk_bin;
+
 typedef struct {
     _Alignas(64) float t[SK_RUN];      /* place within the bin, in [0, 1] */
-    _Alignas(64) float g[SK_RUN];      /* incoming gradient, or 1; 0 outside the grid */
+    _Alignas(64) float g[SK_RUN];      /* incoming gradient, or 1 where some are outside; 0 for those */
     float kept[SK_RUN];                /* incoming gradient outside the grid, else 0 */
     _Alignas(64) int bin[SK_RUN];
 } sk_located;
@@ -52,7 +56,7 @@ SK_INLINE int sk_locate(const sk_table *a, long start, int count, int channel, i
     if (g) {
 #pragma omp simd
         for (int i = 0; i < count; i++) at->g[i] = sk_load(g[i]);
-    } else {
+    } else if (outside) {
         for (int i = 0; i < count; i++) at->g[i] = 1.0f;
     }
     if (outside)
@@ -71,23 +75,25 @@ SK_INLINE void sk_put(T *y, const float *values, int count) {
     for (int i = 0; i < count; i++) y[i] = sk_store(values[i]);
 }
 
-SK_INLINE void sk_values(const sk_table *a, const sk_located *at, long start, int count) {
+SK_INLINE void sk_values(const sk_table *a, const sk_located *at, long start, int count, int outside) {
     _Alignas(64) float values[SK_RUN];
     for (int i = 0; i < count; i += 4) {
         SK_TRANSPOSE(a->rows[at->bin[i]], a->rows[at->bin[i + 1]], a->rows[at->bin[i + 2]], a->rows[at->bin[i + 3]],
                      c0, c1, c2, c3);
-        const sk_row t = *(const sk_row *)(at->t + i), kept = *(const sk_row *)(at->g + i);
-        *(sk_row *)(values + i) = kept * (c0 + t * (c1 + t * (c2 + t * c3)));
+        const sk_row t = *(const sk_row *)(at->t + i);
+        *(sk_row *)(values + i) = c0 + t * (c1 + t * (c2 + t * c3));
     }
+    if (outside)
+        for (int i = 0; i < count; i++) values[i] *= at->g[i];
     sk_put(a->y + start, values, count);
 }
 
 SK_INLINE void sk_slopes(const sk_table *a, const sk_located *at, long start, int count, int outside) {
     _Alignas(64) float values[SK_RUN];
     for (int i = 0; i < count; i += 4) {
-        SK_TRANSPOSE(a->rows[at->bin[i]], a->rows[at->bin[i + 1]], a->rows[at->bin[i + 2]], a->rows[at->bin[i + 3]],
-                     c0, c1, c2, c3);
+        const int *bin = at->bin + i;
         const sk_row t = *(const sk_row *)(at->t + i), g = *(const sk_row *)(at->g + i);
+        SK_TRANSPOSE(a->rows[bin[0]], a->rows[bin[1]], a->rows[bin[2]], a->rows[bin[3]], c0, c1, c2, c3);
         *(sk_row *)(values + i) = g * a->per_step * (c1 + t * (2.0f * c2 + t * (3.0f * c3)));
     }
     if (outside)
@@ -95,41 +101,52 @@ SK_INLINE void sk_slopes(const sk_table *a, const sk_located *at, long start, in
     sk_put(a->y + start, values, count);
 }
 
-/* Adds g, g t and g t^2 of each element to its bin; the fourth number of a row is unused. */
-SK_INLINE void sk_moments(const sk_located *at, int count, sk_row *moments) {
+/* The same, and adds g, g t and g t^2 of each element to its bin; the fourth number of the moments is unused. */
+SK_INLINE void sk_slopes_and_moments(const sk_table *a, const sk_located *at, long start, int count, int outside,
+                                     sk_bin *bins) {
+    _Alignas(64) float values[SK_RUN];
     for (int i = 0; i < count; i += 4) {
+        sk_bin *b0 = bins + at->bin[i], *b1 = bins + at->bin[i + 1], *b2 = bins + at->bin[i + 2];
+        sk_bin *b3 = bins + at->bin[i + 3];
         const sk_row t = *(const sk_row *)(at->t + i), g = *(const sk_row *)(at->g + i), gt = g * t, gtt = gt * t;
+        {
+            SK_TRANSPOSE(b0->row, b1->row, b2->row, b3->row, c0, c1, c2, c3);
+            *(sk_row *)(values + i) = g * a->per_step * (c1 + t * (2.0f * c2 + t * (3.0f * c3)));
+        }
         SK_TRANSPOSE(g, gt, gtt, gtt, m0, m1, m2, m3);
-        moments[at->bin[i]] += m0;
-        moments[at->bin[i + 1]] += m1;
-        moments[at->bin[i + 2]] += m2;
-        moments[at->bin[i + 3]] += m3;
+        b0->moments += m0;
+        b1->moments += m1;
+        b2->moments += m2;
+        b3->moments += m3;
     }
+    if (outside)
+        for (int i = 0; i < count; i++) values[i] += at->kept[i];
+    sk_put(a->y + start, values, count);
 }
 
 /* Works through `length` elements from `start`; what is done to them depends on what is asked for. */
-SK_INLINE long sk_stretch(const sk_table *a, long start, long length, int channel, int step, sk_row *moments) {
+SK_INLINE long sk_stretch(const sk_table *a, long start, long length, int channel, int step, sk_bin *bins) {
     sk_located at;
     long outside = 0;
     for (long done = 0; done < length; done += SK_RUN) {
         int count = length - done < SK_RUN ? (int)(length - done) : SK_RUN;
         int beyond = sk_locate(a, start + done, count, channel + (step ? (int)done : 0), step, &at);
         outside += beyond;
-        if (a->g) sk_slopes(a, &at, start + done, count, beyond);
-        else sk_values(a, &at, start + done, count);
-        if (moments) sk_moments(&at, count, moments);
+        if (!a->g) sk_values(a, &at, start + done, count, beyond);
+        else if (bins) sk_slopes_and_moments(a, &at, start + done, count, beyond, bins);
+        else sk_slopes(a, &at, start + done, count, beyond);
     }
     return outside;
 }
 
-static long sk_part(const sk_table *a, long first, long last, sk_row *moments) {
+static long sk_part(const sk_table *a, long first, long last, sk_bin *bins) {
     long outside = 0;
-    if (a->channels == 1) return sk_stretch(a, first * a->inner, (last - first) * a->inner, 0, 0, moments);
+    if (a->channels == 1) return sk_stretch(a, first * a->inner, (last - first) * a->inner, 0, 0, bins);
     for (long row = first; row < last; row++) {
-        if (a->inner == 1) outside += sk_stretch(a, row * a->channels, a->channels, 0, 1, moments);
+        if (a->inner == 1) outside += sk_stretch(a, row * a->channels, a->channels, 0, 1, bins);
         else
             for (long c = 0; c < a->channels; c++)
-                outside += sk_stretch(a, (row * a->channels + c) * a->inner, a->inner, (int)c, 0, moments);
+                outside += sk_stretch(a, (row * a->channels + c) * a->inner, a->inner, (int)c, 0, bins);
     }
     return outside;
 }
@@ -146,18 +163,20 @@ long sk_table_run(const T *x, const T *g, T *y, const float *rows, float *total,
     if (threads > pieces) threads = pieces > 0 ? (int)pieces : 1;
     long share = (pieces + threads - 1) / threads, outside = 0;
     double *sums = size ? calloc((size_t)threads * size * 4, sizeof(double)) : 0;
-    sk_row *moments = size ? aligned_alloc(64, (((size_t)threads * size * sizeof(sk_row)) + 63) / 64 * 64) : 0;
-    if (size && (!sums || !moments)) return free(sums), free(moments), -1;
+    sk_bin *pairs = size ? aligned_alloc(64, ((size_t)threads * size * sizeof(sk_bin) + 63) / 64 * 64) : 0;
+    if (size && (!sums || !pairs)) return free(sums), free(pairs), -1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : outside) if (threads > 1)
     for (int thread = 0; thread < threads; thread++) {
-        sk_row *mine = size ? moments + thread * size : 0;
+        sk_bin *mine = size ? pairs + thread * size : 0;
         double *sum = size ? sums + thread * size * 4 : 0;
-        if (mine) memset(mine, 0, size * sizeof(sk_row));
+        for (long k = 0; k < size; k++) mine[k] = (sk_bin){a.rows[k], {0}};
         for (long p = thread * share; p < (thread + 1) * share && p < pieces; p++) {
             long last = (p + 1) * step < outer ? (p + 1) * step : outer;
             outside += sk_part(&a, p * step, last, mine);
-            for (long k = 0; k < size; k++)
-                for (int j = 0; j < 3; j++) sum[4 * k + j] += mine[k][j], mine[k][j] = 0;
+            for (long k = 0; k < size; k++) {
+                for (int j = 0; j < 3; j++) sum[4 * k + j] += mine[k].moments[j];
+                mine[k].moments = (sk_row){0};
+            }
         }
     }
     for (long k = 0; k < size * 4; k++) {
@@ -165,7 +184,7 @@ long sk_table_run(const T *x, const T *g, T *y, const float *rows, float *total,
         for (int thread = 0; thread < threads; thread++) all += sums[thread * size * 4 + k];
         total[k] = (float)all;
     }
-    free(sums), free(moments);
+    free(sums), free(pairs);
     return outside;
 }
 

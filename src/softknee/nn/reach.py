@@ -1,0 +1,60 @@
+"""Sets the range of tables from data, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee._errors import UsageError
+from softknee.nn.elementwise import Elementwise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Range = tuple[float, float]
+
+
+def calibrate_reach(model: nn.Module, *inputs: Any, margin: float = 0.25) -> dict[str, Range]:
+    """Run a model once and have the tables of its activations cover what they see, from now on.
+
+    Parameters, buffers, modes and random state of the model are afterwards as they were before.
+
+    Args:
+        model: With activations of softknee in it.
+        *inputs: What the model is called with.
+        margin: How much further than the inputs seen to reach on either side, as a part of their width.
+
+    Returns:
+        The reach of each activation that was called, by its name in the model.
+
+    Raises:
+        UsageError: The model has no activation of softknee, or one saw inputs that are not finite or all the same.
+    """
+    activations = {name: module for name, module in model.named_modules() if isinstance(module, Elementwise)}
+    if not activations:
+        raise UsageError("the model has no activation of softknee whose reach could be calibrated")
+    seen: dict[str, Range] = {}
+    hooks = [module.register_forward_pre_hook(_widener(seen, name)) for name, module in activations.items()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    for name, (low, high) in seen.items():
+        activations[name].set_reach(low - margin * (high - low), high + margin * (high - low))
+    return {name: activations[name].reach for name in seen}
+
+
+def _widener(seen: dict[str, Range], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def widen(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        low, high = (float(bound) for bound in arguments[0].detach().aminmax())
+        before = seen.get(name, (low, high))
+        seen[name] = (min(low, before[0]), max(high, before[1]))
+
+    return widen
