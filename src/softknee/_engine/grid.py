@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,6 +40,8 @@ PLACES = (0.0, 0.25, 0.5, 1.0)
 HAIR = 1e-6
 FLOAT_HAIR = 0.51 * torch.finfo(torch.float32).eps
 TINY = 1e-30
+# Steps by which a place may be off a node and still count as on it.
+ALIGNED = 1e-4
 # Slopes (times h) at the four places to the coefficients of 1, t, t^2, t^3; the quarter serves the check alone.
 _TO_CUBIC = ((0.0, 1.0, -1.5, 2 / 3), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 2.0, -4 / 3), (0.0, 0.0, -0.5, 2 / 3))
 # Slopes at the four places to the error at the quarter, and to the integral over the bin.
@@ -98,23 +101,32 @@ def points_of(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]
     return points.to(device), (points - places).float().to(device), points.abs().amax(-1).to(device)
 
 
-def grid_over(low: float, high: float, knots: tuple[float, ...]) -> Grid:
-    """Return the coarsest grid over a range, with the knots on nodes.
+def grid_over(low: float, high: float, bends: tuple[float, ...] = ()) -> Grid:
+    """Return the coarsest grid over a range, with nodes where pieces meet.
 
     Args:
         low: Lower end of the range; the grid reaches at least there.
         high: Upper end.
-        knots: Uniformly spaced, ascending; empty where there are none.
+        bends: Where pieces meet, ascending.
 
     Returns:
-        The grid.
+        The grid. Where no uniform grid has nodes at all of the places, it has one at the first.
     """
-    origin, step = 0.0, COARSEST
-    if knots:
-        origin, gap = knots[0], (knots[-1] - knots[0]) / max(len(knots) - 1, 1)
-        step = gap / math.ceil(gap / COARSEST) if gap else COARSEST
+    origin, step = _lattice(tuple(bend for bend in bends if low < bend < high))
     first = math.floor((low - origin) / step)
     return Grid(origin, step, first, math.ceil((high - origin) / step) - first)
+
+
+def _lattice(bends: tuple[float, ...]) -> tuple[float, float]:
+    """Return the origin and step of the coarsest grid; by default a step that divides without rounding."""
+    if all((bend / COARSEST).is_integer() for bend in bends):
+        return 0.0, COARSEST
+    origin = bends[0]
+    gaps = [bend - origin for bend in bends[1:]]
+    narrow = min((b - a for a, b in pairwise(bends)), default=COARSEST)
+    step = narrow / max(1, round(narrow / COARSEST))
+    fits = all(abs(gap / step - round(gap / step)) < ALIGNED for gap in gaps)
+    return origin, step if fits else COARSEST
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
     Returns:
         The table; its `accurate` tells whether it is fine enough.
     """
-    coarsest = grid_over(*reach, plan.knots)
+    coarsest = grid_over(*reach, plan.bends(leaves))
     most = max(1, MOST_BINS // coarsest.bins)
     times = 1
     while True:

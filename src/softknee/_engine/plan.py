@@ -11,6 +11,7 @@ from torch import Tensor
 from softknee._engine.build import NoCompiler, warn_once
 from softknee._engine.kernels import Kernels
 from softknee._engine.trace import Formula, NotPointwise
+from softknee._expression.parse import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ class Plan:
         light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
         idempotent: Whether value and derivative at `f(x)` are those at `x`.
         random: Whether it draws random numbers.
+        names: Of the parameters.
+        kinks: Where the derivative jumps, as expressions in the parameters.
         knots: Uniformly spaced places where pieces meet.
     """
 
@@ -51,6 +54,8 @@ class Plan:
         light: bool = False,
         idempotent: bool = False,
         random: bool = False,
+        names: tuple[str, ...] = (),
+        kinks: tuple[str, ...] = (),
         knots: tuple[float, ...] = (),
     ) -> None:
         self.function = function
@@ -62,6 +67,8 @@ class Plan:
         self.light = light
         self.idempotent = idempotent
         self.random = random
+        self.names = names
+        self.kinks = [parse(text) for text in kinks]
         self.knots = knots
         self.number = len(self._all)
         self._all.append(self)
@@ -152,6 +159,26 @@ class Plan:
         """Return a parameter's entries for all channels as one float32 vector."""
         tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
         return tensor.reshape(1 if length is None else length, -1).expand(-1, channels).flatten()
+
+    def bends(self, leaves: Tensor | None) -> tuple[float, ...]:
+        """Return where pieces meet at parameter values, ascending; kinks that differ between channels are left out."""
+        places = dict(zip(self._scalar_names(), range(self.formula.leaves), strict=False))
+        shared = leaves is None or leaves.shape[1] == 1
+        zero, found = torch.zeros((), dtype=torch.float64), {*self.knots}
+        for kink in self.kinks:
+            if not kink.parameters:
+                found.add(float(kink(zero)))
+            elif shared and leaves is not None and all(name in places for name in kink.parameters):
+                found.add(float(kink(zero, *(leaves[places[name], 0].double() for name in kink.parameters))))
+        return tuple(sorted(found))
+
+    def _scalar_names(self) -> list[str]:
+        """Return names in the order of the entries; those of a vector's are no names."""
+        return [
+            name if length is None else ""
+            for name, length in zip(self.names, self.lengths, strict=True)
+            for _ in range(1 if length is None else length)
+        ]
 
     def gradients(self, sums: Tensor | None, values: Sequence[Value]) -> Sequence[Tensor | None]:
         """Split summed gradients of the trained entries, `(entries, channels)`, into gradients of the parameters."""

@@ -193,6 +193,8 @@ class Elementwise(nn.Module):
             builtin=spec.builtin == "always" and numbers,
             idempotent=spec.promises.idempotent,
             light=_is_light(spec, numbers=numbers, vectors=any(lengths)),
+            names=tuple(param.name for param in spec.parameters),
+            kinks=spec.kinks,
             knots=spec.knots(max(length or 0 for length in lengths)) if spec.knots is not None else (),
             **kinds,
         )
