@@ -30,7 +30,7 @@ def run_python(*arguments, **environment):
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=[80, 90])
+@pytest.fixture(scope="module", params=[90])
 def compiled(request, tmp_path_factory):
     pytest.importorskip("triton", reason="needs Triton, which there is for Linux only")
     folder = tmp_path_factory.mktemp(f"sm{request.param}")

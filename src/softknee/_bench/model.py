@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softknee._bench.protocol import Recipe
     from softknee._card.propagation import Gain
     from softknee._catalogue import Choice
+    from softknee.nn.elementwise import Elementwise
 
 
 def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
@@ -57,6 +58,14 @@ def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:
     """Return the gains of every activation instance at its present parameters, for unit-variance input."""
     return {name: gain(module, channels=site_width(model, name)) for name, module in activation_sites(model).items()}
+
+
+def site_engines(model: nn.Sequential, *, batch_size: int) -> dict[str, str]:
+    """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
+    return {
+        name: cast("Elementwise", site).engine_for(torch.empty(batch_size, site_width(model, name)))
+        for name, site in activation_sites(model).items()
+    }
 
 
 def match_gains(model: nn.Sequential, *, input_square: float, seed: int) -> None:

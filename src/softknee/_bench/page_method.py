@@ -64,10 +64,21 @@ def method_section(files: StudyFiles) -> Section:
         *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
         ("Intervals", INTERVALS),
         ("Verdicts", VERDICTS.format(reference=files.reference, margin=files.margin)),
+        ("Engines", _engines(files)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])
+
+
+def _engines(files: StudyFiles) -> str:
+    """Return how each activation was evaluated, as its first finished run says."""
+    found: dict[str, str] = {}
+    for run in files.runs:
+        engines = dict.fromkeys((run.result or {}).get("engines", {}).values())
+        if engines:
+            found.setdefault(run.activation, " and ".join(engines))
+    return ", ".join(f"{activation}: {engines}" for activation, engines in found.items()) or "not recorded"
 
 
 def _tuned(manifest: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from softknee._bench import data
-from softknee._bench.model import build_mlp, count_parameters, match_gains, site_gains
+from softknee._bench.model import build_mlp, count_parameters, match_gains, site_engines, site_gains
 from softknee._bench.record import History, environment, final_fields, history_fields, trained_shapes
 from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
@@ -124,6 +124,7 @@ class _Run:
             raise DataError(f"the data in {job.source} changed while the study ran")
         self.model = _initial_model(self.spec, self.data)
         self.gains = [{"site": site, **_plain(gain)} for site, gain in site_gains(self.model).items()]
+        self.engines = site_engines(self.model, batch_size=self.spec.recipe.batch_size)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=self.spec.learning_rate, momentum=self.spec.recipe.momentum, fused=True
         )
@@ -168,7 +169,7 @@ class _Run:
     def _finish(self, status: Status, **fields: Any) -> Status:
         recorded = history_fields(self.history)
         counts = count_parameters(self.model)
-        about = {"gain": self.gains, "counts": counts, "environment": environment()}
+        about = {"gain": self.gains, "engines": self.engines, "counts": counts, "environment": environment()}
         write_result(self.folder, self.spec, status, **recorded, **about, **fields)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return status

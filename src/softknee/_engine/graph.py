@@ -111,7 +111,7 @@ class Builder:
         """Return the constant at a position, None where there is another operation."""
         return self._constants.get(position)
 
-    def is_truth(self, position: int | float) -> bool:
+    def is_truth(self, position: float) -> bool:
         """Whether the result at a position is true or false rather than a number."""
         return isinstance(position, int) and [*self._positions][position].is_truth
 

@@ -138,11 +138,14 @@ def prepare(
     return x, Call(plan, engine_of, layout, channel_dim, reach)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_expensive(number: int) -> bool:
     """Whether a table is cheaper on large tensors; asked while compiling, when the answer must not be traced."""
     plan = Plan.numbered(number)
     return not plan.random and (plan.price or 0) > EXPENSIVE_COMPILED
+
+
+# All that `torch.compiler.assume_constant_result` does, which would import the compiler, a second, for everybody.
+_is_expensive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:
