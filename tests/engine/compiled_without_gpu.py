@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from softknee._engine.grid import tabulate
+from softknee._engine.grid import Grid
 from softknee._engine.layout import Layout
-from softknee._engine.plan import Plan
+from softknee._engine.trace import Formula
 from softknee._engine.triton_pointwise import triton_kernel
 from softknee._engine.triton_table import run_table
 
@@ -62,47 +63,44 @@ def noisy(x, low):
     return x * (low + torch.rand_like(x))
 
 
-def pointwise(function, *, random=False):
+def pointwise(function):
     """Compile all kernels of a formula for all dtypes, layouts and sizes."""
-    shared, separate = (
-        Plan(function, function, lengths=(None,), trained=(True,), per_channel=per_channel, random=random)
-        for per_channel in (False, True)
-    )
+    formula = Formula(function, (None,), (True,))
     for dtype in DTYPES:
         for size in SIZES:
-            call(shared, dtype, Layout(size, 1, 1, torch.contiguous_format), per_channel=False)
+            call(formula, dtype, Layout(size, 1, 1, torch.contiguous_format), per_channel=False)
         for sizes in (*ROWS, *COLUMNS):
-            call(separate, dtype, Layout(*sizes, torch.contiguous_format), per_channel=True)
+            call(formula, dtype, Layout(*sizes, torch.contiguous_format), per_channel=True)
 
 
-def call(plan, dtype, layout, *, per_channel):
-    """Call both kernels of a plan, results over arguments."""
+def call(formula, dtype, layout, *, per_channel):
+    """Call both kernels of a formula, results over arguments."""
     x = torch.zeros(layout.outer * layout.channels * layout.inner, dtype=dtype)
     leaves = torch.ones(1, layout.channels)
-    options = {"leaves": 1, "per_channel": per_channel, "dtype": dtype}
-    triton_kernel(plan.formula.value, arrays=1, **options)((x,), (x,), leaves, layout, 2**61)
-    triton_kernel(plan.formula.gradient, arrays=1, **options)((x, x), (x,), leaves, layout, 2**61)
+    options = {"arrays": 1, "leaves": 1, "per_channel": per_channel, "dtype": dtype}
+    triton_kernel(formula.value, **options)((x,), (x,), leaves, layout, 2**61)
+    triton_kernel(formula.gradient, **options)((x, x), (x,), leaves, layout, 2**61)
 
 
 def tables():
     """Compile all lookups."""
-    plan = Plan(snake, snake, lengths=(None,), trained=(True,), per_channel=True)
+    grid = Grid(origin=0.0, step=1 / 16, first=-64, bins=128)
     for channels in (1, 3):
-        made = tabulate(plan, torch.ones(1, channels), (-2.0, 2.0), torch.device("cpu"))
+        table = SimpleNamespace(grid=grid, rows=torch.zeros(channels, grid.bins, 4))
         for dtype in DTYPES:
             for inner in (1, 5, 16):
                 layout = Layout(4, channels, inner, torch.contiguous_format)
                 x = torch.zeros(4 * channels * inner, dtype=dtype)
-                run_table(made, layout, x, None, x, None)
-                run_table(made, layout, x, x, x, None)
-                run_table(made, layout, x, x, x, torch.empty_like(made.rows))
+                run_table(table, layout, x, None, x, None)
+                run_table(table, layout, x, x, x, None)
+                run_table(table, layout, x, x, x, torch.empty_like(table.rows))
 
 
 def main():
     triton.runtime.driver.set_active(Driver(int(sys.argv[1])))
     JITFunction.run = compile_only
     pointwise(snake)
-    pointwise(noisy, random=True)
+    pointwise(noisy)
     tables()
     json.dump(records, sys.stdout)
 

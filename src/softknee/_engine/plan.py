@@ -67,7 +67,7 @@ class Plan:
         self.light = light
         self.idempotent = idempotent
         self.random = random
-        self.names = names
+        self.names = names or ("",) * len(lengths)
         self.kinks = [parse(text) for text in kinks]
         self.knots = knots
         self.number = len(self._all)

@@ -30,8 +30,8 @@ ENGINES = ("auto", "eager", "fused", "table")
 LARGE = 4096
 # Vector instructions for an element, forward and backward, from which on a table beats what a compiler makes of them.
 EXPENSIVE_COMPILED = 400
-# Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff where the
-# incoming gradient is in the other layout; kernels, as fast otherwise, do not.
+# Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff on a CPU where
+# the incoming gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -96,7 +96,7 @@ def evaluate(
             return apply_operator(plan, x, values, channel_dim, reach)
         return plan.eager(x, values, channel_dim)
     prepared = prepare(plan, x, channel_dim, wanted, reach)
-    if prepared is None:
+    if prepared is None or any(isinstance(value, Tensor) and type(value) not in _PLAIN for value in values):
         return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
@@ -121,7 +121,7 @@ def prepare(
     """
     wanted = _forced.get() or wanted
     size = x.numel()
-    if wanted == "auto" and ((plan.builtin and x.dim() < SPATIAL) or (plan.light and size < LARGE)):
+    if wanted == "auto" and ((plan.builtin and not _has_layouts(x)) or (plan.light and size < LARGE)):
         return None
     if wanted == "eager" or not _takes_kernels(x):
         return None
@@ -136,6 +136,10 @@ def prepare(
     elif wanted == "auto" and pays_off(plan, size // layout.channels):
         engine_of = table_or_kernels
     return x, Call(plan, engine_of, layout, channel_dim, reach)
+
+
+def _has_layouts(x: Tensor) -> bool:
+    return x.dim() >= SPATIAL and x.device.type == "cpu"
 
 
 def _is_expensive(number: int) -> bool:
