@@ -148,12 +148,16 @@ class _Gradient(Function):
 
 
 def _save(ctx: Any, tensors: tuple[Tensor, ...], values: Sequence[Value]) -> None:
-    ctx.save_for_backward(*tensors, *[value for value in values if isinstance(value, Tensor)])
-    ctx.numbers = [None if isinstance(value, Tensor) else value for value in values]
+    saved = [value for value in values if isinstance(value, Tensor)]
+    ctx.save_for_backward(*tensors, *saved)
+    mixed = len(saved) < len(values)
+    ctx.numbers = [None if isinstance(value, Tensor) else value for value in values] if mixed else None
 
 
-def _saved(ctx: Any, count: int) -> tuple[tuple[Tensor, ...], list[Value]]:
+def _saved(ctx: Any, count: int) -> tuple[tuple[Tensor, ...], Sequence[Value]]:
     tensors = ctx.saved_tensors
+    if ctx.numbers is None:
+        return tensors[:count], tensors[count:]
     rest = iter(tensors[count:])
     return tensors[:count], [next(rest) if number is None else number for number in ctx.numbers]
 

@@ -56,11 +56,10 @@ def layout_of(x: Tensor, memory_format: torch.memory_format, channel_dim: int | 
     """
     if channel_dim is None:
         return Layout(x.numel(), 1, 1, memory_format)
-    order = [*range(x.dim())]
+    shape, place = x.shape, channel_dim
     if memory_format != torch.contiguous_format:
-        order = [0, *order[2:], 1]
-    shape = [x.shape[dim] for dim in order]
-    place = order.index(channel_dim)
+        order = [0, *range(2, x.dim()), 1]
+        shape, place = torch.Size(shape[dim] for dim in order), order.index(channel_dim)
     return Layout(prod(shape[:place]), shape[place], prod(shape[place + 1 :]), memory_format)
 
 

@@ -184,18 +184,20 @@ class Plan:
         """Split summed gradients of the trained entries, `(entries, channels)`, into gradients of the parameters."""
         if sums is None:
             return [None] * len(values)
-        trained = [value for value, flag in zip(values, self.formula.trained, strict=True) if flag]
-        # One number a channel each, or entries of different lengths.
-        flat = len(trained) == len(sums)
-        parts = sums.unbind() if flat else sums.view(-1).split([value.numel() for value in trained])  # type: ignore[union-attr]
-        shaped = iter([_shaped(part, value) for part, value in zip(parts, trained, strict=True)])
-        return [next(shaped) if flag else None for flag in self.formula.trained]
-
-
-def _shaped(gradient: Tensor, parameter: Any) -> Tensor:
-    if gradient.shape != parameter.shape:
-        gradient = gradient.view(parameter.shape)
-    return gradient if parameter.dtype == torch.float32 else gradient.to(parameter.dtype)
+        trained: list[Any] = [value for value, flag in zip(values, self.formula.trained, strict=True) if flag]
+        parts: Sequence[Tensor]
+        if len(trained) == len(sums):  # one number a channel each, in the shape of its parameter
+            parts = sums.unbind()
+        else:
+            whole = sums.view(-1).split([value.numel() for value in trained])
+            parts = [part.view(value.shape) for part, value in zip(whole, trained, strict=True)]
+        cast = iter(
+            [
+                part if value.dtype == torch.float32 else part.to(value.dtype)
+                for part, value in zip(parts, trained, strict=True)
+            ]
+        )
+        return [next(cast) if flag else None for flag in self.formula.trained]
 
 
 @lru_cache(maxsize=512)

@@ -35,6 +35,7 @@ EXPENSIVE_COMPILED = 400
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
 _PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN_VALUES = {*_PLAIN, float}
 _forced: ContextVar[str | None] = ContextVar("softknee_engine", default=None)
 
 
@@ -96,7 +97,7 @@ def evaluate(
             return apply_operator(plan, x, values, channel_dim, reach)
         return plan.eager(x, values, channel_dim)
     prepared = prepare(plan, x, channel_dim, wanted, reach)
-    if prepared is None or any(isinstance(value, Tensor) and type(value) not in _PLAIN for value in values):
+    if prepared is None or not _PLAIN_VALUES.issuperset(map(type, values)):
         return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
