@@ -40,7 +40,7 @@ SUBJECTS = {
     "bspline[terms=8]": 2.0,
     "bspline[terms=16]": 2.0,
     "linear_spline[terms=32]": 1.7,
-    "a*sin(b*x) + c*tanh(d*x)*exp(-x**2/e) + x*sigmoid(h*x)[a=0.5,b=2,c=0.3,d=1.5,e=2,h=1]": 1.7,
+    "a*sin(b*x) + c*tanh(d*x)*exp(-x**2/k) + x*sigmoid(h*x)[a=0.5,b=2,c=0.3,d=1.5,k=2,h=1]": 1.7,
     "mish": 1.6,
     "telu": 1.6,
     "gelu": 1.6,

@@ -6,6 +6,7 @@ Autograd differentiates while the tracer records, so the kernels have exactly it
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,17 @@ class Formula:
 def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...], size: int = SAMPLE) -> Graph:
     """Record a computation on named inputs of so many elements.
 
+    In a thread of its own: whatever surrounds the first call of an activation (autocast, hooks on saved tensors,
+    transforms, modes, inference) belongs to the caller's thread and must not get into the record.
+
     Raises:
         NotPointwise: It has an operation without a rule.
     """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_recorded, computation, names, size).result()
+
+
+def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...], size: int) -> Graph:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Distinct, unremarkable numbers: nothing may be special about the point of tracing.
