@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -534,3 +535,24 @@ def test_dropout_draws_the_same_after_a_random_activation_as_seeded():
         return F.dropout(torch.ones(50))
 
     assert torch.equal(following(10), following(5000))
+
+
+class Foreign(torch.autograd.Function):
+    """Hands memory that is not torch's own to whatever came before it."""
+
+    @staticmethod
+    def forward(ctx, x, memory):
+        ctx.memory = memory
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.from_numpy(ctx.memory), None
+
+
+def test_memory_of_others_is_not_written_over():
+    module, x = subject("mish").module(), normal(100).requires_grad_()
+    memory = np.ones(100, dtype=np.float32)
+    Foreign.apply(module(x * 1), memory).sum().backward()
+    assert (memory == 1).all()
+    torch.testing.assert_close(x.grad.double(), exact(module, x.detach()).slope, rtol=1e-4, atol=1e-6)

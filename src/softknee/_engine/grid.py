@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -36,9 +36,9 @@ VALUE_RATIO = 72 * math.sqrt(3) / 384
 # Of the input and of the value, at their worst over thousands of points.
 ROUNDINGS = 2 * torch.finfo(torch.float32).eps
 PLACES = (0.0, 0.25, 0.5, 1.0)
-# How far inside, relative to the bin and, just enough to reach the next number, to the place.
+# How far inside, relative to the bin, and to the place: a formula rounds on its own way to where it bends.
 HAIR = 1e-6
-FLOAT_HAIR = 0.51 * torch.finfo(torch.float32).eps
+FLOAT_HAIR = 1.01 * torch.finfo(torch.float32).eps
 TINY = 1e-30
 # Steps by which a place may be off a node and still count as on it.
 ALIGNED = 1e-4
@@ -94,9 +94,10 @@ def points_of(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]
         zero `(bins,)`, float32. The ends lie a hair inside their bin, so that a kink at a node has its own slope on
         either side.
     """
-    steps = torch.arange(grid.first, grid.first + grid.bins, dtype=torch.float64)
-    places = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, dtype=torch.float64))
-    inward = torch.tensor([1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
+    kind: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    steps = torch.arange(grid.first, grid.first + grid.bins, **kind)
+    places = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, **kind))
+    inward = torch.tensor([1.0, 0.0, 0.0, -1.0], **kind)
     points = (places + inward * (HAIR * grid.step + FLOAT_HAIR * places.abs())).float()
     return points.to(device), (points - places).float().to(device), points.abs().amax(-1).to(device)
 
@@ -110,9 +111,11 @@ def grid_over(low: float, high: float, bends: tuple[float, ...] = ()) -> Grid:
         bends: Where pieces meet, ascending.
 
     Returns:
-        The grid. Where no uniform grid has nodes at all of the places, it has one at the first.
+        The grid. Where no uniform grid of few enough bins has nodes at all of the places, it has one at the first.
     """
     origin, step = _lattice(tuple(bend for bend in bends if low < bend < high))
+    while (high - low) / step > MOST_BINS - 1:
+        step *= 2
     first = math.floor((low - origin) / step)
     return Grid(origin, step, first, math.ceil((high - origin) / step) - first)
 

@@ -73,9 +73,10 @@ class NativeKernel:
         Raises:
             MemoryError: There is none left for partial sums.
         """
-        total = torch.empty(self.sums, layout.channels) if self.sums else None
-        x, g, v = [array.data_ptr() for array in arrays] + [None] * (3 - len(arrays))
-        y, z = [result.data_ptr() for result in results] + [None] * (2 - len(results))
+        total = torch.empty(self.sums, layout.channels, dtype=torch.float32, device="cpu") if self.sums else None
+        x, y = arrays[0].data_ptr(), results[0].data_ptr()
+        g = arrays[1].data_ptr() if len(arrays) > 1 else None
+        v, z = (arrays[2].data_ptr(), results[1].data_ptr()) if len(arrays) > 2 else (None, None)
         pointer = None if leaves is None else leaves.data_ptr()
         sums = None if total is None else total.data_ptr()
         threads = torch.get_num_threads()

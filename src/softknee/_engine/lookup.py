@@ -81,7 +81,7 @@ def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, m
         raise MemoryError("no memory left for the moments of an activation's gradient")
     if not outside:
         return None
-    positions = torch.empty(outside, dtype=torch.int64)
+    positions = torch.empty(outside, dtype=torch.int64, device="cpu")
     library.sk_table_outside(x.data_ptr(), positions.data_ptr(), *place, x.numel())
     return positions
 

@@ -19,7 +19,10 @@ Counts = tuple[int, int, int]
 
 def counts(g: Tensor) -> Counts:
     """Return how many hold a tensor, its memory, and its Python object; to be called from a `backward` itself."""
-    return g._use_count(), torch._C._storage_Use_Count(g.untyped_storage()._cdata), sys.getrefcount(g)  # type: ignore[attr-defined]
+    storage = g.untyped_storage()
+    # Memory that cannot be resized is not torch's own: numpy's, say, whose holders nobody counts.
+    holders = torch._C._storage_Use_Count(storage._cdata) if storage.resizable() else sys.maxsize  # type: ignore[attr-defined]
+    return g._use_count(), holders, sys.getrefcount(g)  # type: ignore[attr-defined]
 
 
 def is_unshared(found: Counts) -> bool:
@@ -30,7 +33,7 @@ def is_unshared(found: Counts) -> bool:
 @lru_cache(maxsize=1)
 def _unshared() -> Counts:
     try:
-        x = torch.zeros(1, requires_grad=True)
+        x = torch.zeros(1, device="cpu", requires_grad=True)
         seen: list[Counts] = []
         with torch.enable_grad():
             y = _Probe.apply(x * 1, seen).exp()

@@ -164,7 +164,7 @@ class Plan:
         """Return where pieces meet at parameter values, ascending; kinks that differ between channels are left out."""
         places = dict(zip(self._scalar_names(), range(self.formula.leaves), strict=False))
         shared = leaves is None or leaves.shape[1] == 1
-        zero, found = torch.zeros((), dtype=torch.float64), {*self.knots}
+        zero, found = torch.zeros((), dtype=torch.float64, device="cpu"), {*self.knots}
         for kink in self.kinks:
             if not kink.parameters:
                 found.add(float(kink(zero)))

@@ -29,7 +29,7 @@ ENGINES = ("auto", "eager", "fused", "table")
 # From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
 LARGE = 4096
 # Vector instructions for an element, forward and backward, from which on a table beats what a compiler makes of them.
-EXPENSIVE_COMPILED = 400
+EXPENSIVE_COMPILED = 250
 # Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff on a CPU where
 # the incoming gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4

@@ -146,7 +146,9 @@ def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, 
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Distinct, unremarkable numbers: nothing may be special about the point of tracing.
-    sample = [torch.full((size,), 0.37 + 0.11 * index) for index in range(len(names))]
+    sample = [
+        torch.full((size,), 0.37 + 0.11 * index, dtype=torch.float32, device="cpu") for index in range(len(names))
+    ]
     try:
         traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(*sample)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:

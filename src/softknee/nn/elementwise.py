@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
-FEW = 7
+FEW = 6
 _OPERATION = re.compile(r"[-+/(]|\*\*?")
 # Name of the buffer that keeps a declared or calibrated reach.
 _REACH = "table_reach"
