@@ -30,15 +30,8 @@ from softknee import nn
 from softknee._engine import lookup
 from softknee._engine import table as tables
 from softknee._engine.differentiable import Evaluation
-from softknee._engine.grid import (
-    MOST_BINS,
-    ROUNDINGS,
-    SLOPE_TOLERANCE,
-    VALUE_TOLERANCE,
-    _tabulated,
-    grid_over,
-    tabulate,
-)
+from softknee._engine.fit import ROUNDINGS, SLOPE_TOLERANCE, VALUE_TOLERANCE
+from softknee._engine.grid import MOST_BINS, _tabulated, grid_over, tabulate
 from softknee._engine.layout import Layout
 from softknee._engine.lookup import look_up, look_up_gradient
 from softknee._engine.table import REACH, Tabulated, table_of

@@ -14,17 +14,7 @@ if TYPE_CHECKING:
 
 
 def values_at(plan: Plan, points: Tensor, leaves: Tensor | None) -> Tensor:
-    """Evaluate `f`; arguments and result as in `values_and_slopes`."""
-    if not plan.compiles(points.device.type):
-        return plan.formula(points, _columns(leaves))
-    values = torch.empty_like(points)
-    kernel = plan.kernels(torch.float32, points.device.type).value
-    kernel((points,), (values,), leaves, _layout(points))
-    return values
-
-
-def values_and_slopes(plan: Plan, points: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Evaluate `f` and `f'`.
+    """Evaluate `f`.
 
     Args:
         plan: The activation.
@@ -32,18 +22,26 @@ def values_and_slopes(plan: Plan, points: Tensor, leaves: Tensor | None) -> tupl
         leaves: `(entries, channels)` float32.
 
     Returns:
-        Both in the shape of `points`.
+        In the shape of `points`.
     """
+    if not plan.compiles(points.device.type):
+        return plan.formula(points, _columns(leaves)).detach()
+    values = torch.empty_like(points)
+    kernel = plan.kernels(torch.float32, points.device.type).value
+    kernel((points,), (values,), leaves, _layout(points))
+    return values
+
+
+def slopes_at(plan: Plan, points: Tensor, leaves: Tensor | None) -> Tensor:
+    """Evaluate `f'`; arguments and result as in `values_at`."""
+    slopes = torch.ones_like(points)
     if plan.compiles(points.device.type):
-        slopes = torch.ones_like(points)
         kernel = plan.kernels(torch.float32, points.device.type).slope
         kernel((points, slopes), (slopes,), leaves, _layout(points))
-        return values_at(plan, points, leaves), slopes
+        return slopes
     with torch.enable_grad():
         x = points.detach().requires_grad_()
-        y = plan.formula(x, _columns(leaves))
-        (slopes,) = torch.autograd.grad(y, x, torch.ones_like(y))
-    return y.detach(), slopes
+        return torch.autograd.grad(plan.formula(x, _columns(leaves)), x, slopes)[0]
 
 
 def pulled_back(plan: Plan, points: Tensor, weights: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -1,10 +1,4 @@
-"""From a formula to a table: where it is evaluated, how fine, and how large the error is.
-
-Each bin holds the cubic whose slope passes through the formula's own at both ends and in the middle, and whose value is
-right at the left end. Slopes thus never come from differences of rounded values. Where the formula is smooth, the slope
-errs most near a quarter of the bin, which is where it is checked; the value, its integral, errs most in the middle and
-is right again at the right end, which is checked too.
-"""
+"""From a formula to a table: where it is evaluated, and how fine the table is made."""
 
 from __future__ import annotations
 
@@ -12,40 +6,26 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from softknee._engine.exact import pulled_back, values_and_slopes
+from softknee._engine.exact import pulled_back, slopes_at, values_at
+from softknee._engine.fit import PLACES, fit
 
 if TYPE_CHECKING:
     from softknee._engine.plan import Plan
 
 COARSEST = 1 / 16
 MOST_BINS = 16384
-# Relative to the largest value and slope on the grid.
-VALUE_TOLERANCE = 2e-6
-SLOPE_TOLERANCE = 1e-5
-# The derivative that decides may vary within a bin, so more than the error at the quarter is assumed.
-CAUTION = 2.0
 # Bins are made narrower by so much more than the error found asks for.
 MARGIN = 1.03
-# The largest error of the value over that of the slope times h, where the fourth derivative is constant.
-VALUE_RATIO = 72 * math.sqrt(3) / 384
-# Of the input and of the value, at their worst over thousands of points.
-ROUNDINGS = 2 * torch.finfo(torch.float32).eps
-PLACES = (0.0, 0.25, 0.5, 1.0)
 # How far inside, relative to the bin, and to the place: a formula rounds on its own way to where it bends.
 HAIR = 1e-6
 FLOAT_HAIR = 1.01 * torch.finfo(torch.float32).eps
-TINY = 1e-30
 # Steps by which a place may be off a node and still count as on it.
 ALIGNED = 1e-4
-# Slopes (times h) at the four places to the coefficients of 1, t, t^2, t^3; the quarter serves the check alone.
-_TO_CUBIC = ((0.0, 1.0, -1.5, 2 / 3), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 2.0, -4 / 3), (0.0, 0.0, -0.5, 2 / 3))
-# Slopes at the four places to the error at the quarter, and to the integral over the bin.
-_TO_CHECKS = ((0.375, 1 / 6), (-1.0, 0.0), (0.75, 2 / 3), (-0.125, 1 / 6))
 # Moments g, g t, g t^2 of a bin (and one unused) to weights of the four places, by the quadratic through three.
 _TO_WEIGHTS = ((1.0, 0.0, 0.0, 0.0), (-3.0, 0.0, 4.0, -1.0), (2.0, 0.0, -4.0, 2.0), (0.0, 0.0, 0.0, 0.0))
 
@@ -81,25 +61,32 @@ class Grid:
         return self.origin + self.step * (self.first + self.bins)
 
 
-@lru_cache(maxsize=32)
-def points_of(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where the formula is evaluated on a grid.
+class Points(NamedTuple):
+    """Where a formula is evaluated on a grid.
 
-    Args:
-        grid: The grid.
-        device: Where the tensors are to be.
-
-    Returns:
-        Points `(bins, 4)`, by how much each is off from its place in the bin, and the largest distance of each bin from
-        zero `(bins,)`, float32. The ends lie a hair inside their bin, so that a kink at a node has its own slope on
-        either side.
+    Attributes:
+        places: `(bins, 4)`, a hair inside each bin, so that a kink at a node has its own slope on either side.
+        ends: `(bins, 2)`, the first and the last of them.
+        offsets: `(bins, 4)` by how much they are off from `PLACES` in the bin.
+        distances: `(bins,)`, the largest distance of each bin from zero.
     """
+
+    places: Tensor
+    ends: Tensor
+    offsets: Tensor
+    distances: Tensor
+
+
+@lru_cache(maxsize=128)
+def points_of(grid: Grid, device: torch.device) -> Points:
+    """Return where the formula is evaluated on a grid, float32 on a device."""
     kind: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     steps = torch.arange(grid.first, grid.first + grid.bins, **kind)
-    places = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, **kind))
+    exact = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, **kind))
     inward = torch.tensor([1.0, 0.0, 0.0, -1.0], **kind)
-    points = (places + inward * (HAIR * grid.step + FLOAT_HAIR * places.abs())).float()
-    return points.to(device), (points - places).float().to(device), points.abs().amax(-1).to(device)
+    places = (exact + inward * (HAIR * grid.step + FLOAT_HAIR * exact.abs())).float()
+    parts = (places, places[:, ::3].contiguous(), (places - exact).float(), places.abs().amax(-1))
+    return Points(*(part.to(device) for part in parts))
 
 
 def grid_over(low: float, high: float, bends: tuple[float, ...] = ()) -> Grid:
@@ -191,33 +178,15 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
 def _tabulated(plan: Plan, grid: Grid, leaves: Tensor | None, device: torch.device) -> tuple[Table, float]:
     """Return the table on a grid, and by which factor the worse of its two errors exceeds its tolerance."""
     channels = 1 if leaves is None else leaves.shape[1]
-    places, offsets, distances = points_of(grid, device)
-    points = places.flatten().expand(channels, -1).contiguous()
-    values, slopes = (part.view(channels, *places.shape) for part in values_and_slopes(plan, points, leaves))
-    values = values - slopes * offsets
-    rows = torch.matmul(slopes, grid.step * _constant(_TO_CUBIC, device))
-    rows[..., 0] = values[..., 0]
-    checks = torch.matmul(slopes, _constant(_TO_CHECKS, device))
-    ends = values[..., 0] + grid.step * checks[..., 1] - values[..., -1]
-    slope_errors = CAUTION * checks[..., 0].abs()
-    value_errors = ends.abs() + grid.step * VALUE_RATIO * slope_errors
-    # What rounding `x` and the result does to the formula anyway, no table can be asked to undercut.
-    value_scale, slope_scale = values.abs().amax(), slopes.abs().amax()
-    bend = (slopes[..., -1] - slopes[..., 0]).abs().amax() / grid.step
-    value_noise, slope_noise = (
-        ROUNDINGS * (value_scale + distances * slope_scale),
-        ROUNDINGS * (slope_scale + distances * bend),
-    )
-    excess = torch.maximum(
-        value_errors / (VALUE_TOLERANCE * value_scale + value_noise + TINY),
-        slope_errors / (SLOPE_TOLERANCE * slope_scale + slope_noise + TINY),
-    )
-    worst, value_error, slope_error = (
-        float(part.amax()) for part in (excess, value_errors + value_noise, slope_errors + slope_noise)
-    )
-    finite = math.isfinite(worst)
-    table = Table(grid, rows, points, value_error, slope_error, accurate=finite and worst <= 1)
-    return table, worst if finite else 1.0
+    where = points_of(grid, device)
+    points = where.places.flatten().expand(channels, -1).contiguous()
+    ends = where.ends.flatten().expand(channels, -1).contiguous()
+    values = values_at(plan, ends, leaves).view(channels, *where.ends.shape)
+    slopes = slopes_at(plan, points, leaves).view(channels, *where.places.shape)
+    found = fit(values, slopes, where.offsets, where.distances, grid.step)
+    table = Table(grid, found.rows, points, found.value_error, found.slope_error, accurate=found.excess <= 1)
+    # Nothing gets finite by a finer grid.
+    return table, found.excess if math.isfinite(found.excess) else 1.0
 
 
 @lru_cache(maxsize=8)

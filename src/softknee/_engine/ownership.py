@@ -21,7 +21,7 @@ def counts(g: Tensor) -> Counts:
     """Return how many hold a tensor, its memory, and its Python object; to be called from a `backward` itself."""
     storage = g.untyped_storage()
     # Memory that cannot be resized is not torch's own: numpy's, say, whose holders nobody counts.
-    holders = torch._C._storage_Use_Count(storage._cdata) if storage.resizable() else sys.maxsize  # type: ignore[attr-defined]
+    holders = torch._C._storage_Use_Count(storage._cdata) if storage.resizable() else sys.maxsize
     return g._use_count(), holders, sys.getrefcount(g)  # type: ignore[attr-defined]
 
 

@@ -61,6 +61,7 @@ class Plan:
         self.function = function
         self.formula = Formula(kernel, lengths, trained, channelwise=channelwise)
         self.lengths = lengths
+        self._fixed = [place for place, flag in enumerate(trained) if not flag]
         self.per_channel = per_channel or channelwise
         self.channelwise = channelwise
         self.builtin = builtin
@@ -110,6 +111,10 @@ class Plan:
             warn_once(f"softknee evaluates activations without kernels of its own, which is slower: {error}")
             return False
         return True
+
+    def lacks_gradients(self, values: Sequence[Value]) -> bool:
+        """Whether one of the values needs a gradient that kernels do not give: something in place of a fixed one."""
+        return any(isinstance(values[place], Tensor) and values[place].requires_grad for place in self._fixed)  # type: ignore[union-attr]
 
     def eager(self, x: Tensor, values: Sequence[Value], channel_dim: int | None) -> Tensor:
         """Evaluate the formula as it is written, under autograd.

@@ -97,7 +97,7 @@ def evaluate(
             return apply_operator(plan, x, values, channel_dim, reach)
         return plan.eager(x, values, channel_dim)
     prepared = prepare(plan, x, channel_dim, wanted, reach)
-    if prepared is None or not _PLAIN_VALUES.issuperset(map(type, values)):
+    if prepared is None or not _PLAIN_VALUES.issuperset(map(type, values)) or plan.lacks_gradients(values):
         return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
@@ -120,6 +120,8 @@ def prepare(
     Returns:
         The tensor in a dense layout and how to evaluate it; None where the formula is evaluated as it is written.
     """
+    if torch._C._get_tracing_state() is not None:  # where sizes are no plain numbers
+        return None
     wanted = _forced.get() or wanted
     size = x.numel()
     if wanted == "auto" and ((plan.builtin and not _has_layouts(x)) or (plan.light and size < LARGE)):
@@ -167,5 +169,4 @@ def _takes_kernels(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
-        and torch._C._get_tracing_state() is None
     )

@@ -26,8 +26,8 @@ FEW = 6
 _OPERATION = re.compile(r"[-+/(]|\*\*?")
 # Name of the buffer that keeps a declared or calibrated reach.
 _REACH = "table_reach"
-# Elements of the tensor that `engine` speaks of.
-LARGE_EXAMPLE = 2**20
+# Elements of a channel in the tensor that `engine` speaks of.
+LARGE_EXAMPLE = 2**17
 
 
 class Elementwise(nn.Module):
@@ -119,8 +119,12 @@ class Elementwise(nn.Module):
     @property
     def engine(self) -> str:
         """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`."""
-        channels = self.per_channel or 1
-        return self.engine_for(torch.empty(1).expand(LARGE_EXAMPLE, *[1] * (self.channel_dim - 1), channels))
+        shape = [1] * max(2, self.channel_dim + 1, -self.channel_dim)
+        shape[self.channel_dim] = self.per_channel or 1
+        shape[0 if self.channel_dim % len(shape) else 1] = LARGE_EXAMPLE
+        devices = [value.device for value in self._values() if isinstance(value, Tensor)]
+        # Never looked into, so it takes no memory.
+        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=devices[0] if devices else "cpu"))
 
     def engine_for(self, x: Tensor) -> str:
         """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""

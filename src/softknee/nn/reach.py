@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,8 @@ def calibrate_reach(model: nn.Module, *inputs: Any, margin: float = 0.25) -> dic
     Args:
         model: With activations of softknee in it.
         *inputs: What the model is called with.
-        margin: How much further than the inputs seen to reach on either side, as a part of their width.
+        margin: How much further than the inputs seen to reach on either side, as a part of their width; ends are
+            whole numbers.
 
     Returns:
         The reach of each activation that was called, by its name in the model.
@@ -47,7 +49,9 @@ def calibrate_reach(model: nn.Module, *inputs: Any, margin: float = 0.25) -> dic
         for buffer, before in buffers:
             buffer.copy_(before)
     for name, (low, high) in seen.items():
-        activations[name].set_reach(low - margin * (high - low), high + margin * (high - low))
+        # Whole numbers, so that activations with much the same inputs share their grids.
+        spare = margin * (high - low)
+        activations[name].set_reach(math.floor(low - spare), math.ceil(high + spare))
     return {name: activations[name].reach for name in seen}
 
 
