@@ -51,11 +51,12 @@ def columns(count: int) -> list[torch.Tensor]:
 
 
 def run(graph, *arrays: torch.Tensor) -> torch.Tensor:
-    """Evaluate a graph of `x`, `g` and `v` by a kernel."""
-    kernel = native_kernel(graph, arrays=1, leaves=0, per_channel=False, dtype=torch.float32)
-    y = torch.full_like(arrays[0], 7.0)
-    kernel(tuple(array.contiguous() for array in arrays), (y,), None, Layout(y.numel(), 1, 1, **LAYOUT))
-    return y
+    """Evaluate a graph by a kernel and return its last result; those of three inputs have two."""
+    count = len(graph.outputs)
+    kernel = native_kernel(graph, arrays=count, leaves=0, per_channel=False, dtype=torch.float32)
+    results = tuple(torch.full_like(arrays[0], 7.0) for _ in range(count))
+    kernel(tuple(array.contiguous() for array in arrays), results, None, Layout(arrays[0].numel(), 1, 1, **LAYOUT))
+    return results[-1]
 
 
 def inputs(to: Builder, count: int) -> list[int]:
@@ -100,10 +101,8 @@ def test_where_keeps_what_it_takes():
     to = Builder()
     x, g, v = inputs(to, 3)
     arrays = columns(3)
-    assert same(
-        run(to.finish((to.add("where", to.add("gt", x, g), g, v),)), *arrays),
-        torch.where(arrays[0] > arrays[1], *arrays[1:]),
-    )
+    graph = to.finish((x, to.add("where", to.add("gt", x, g), g, v)))
+    assert same(run(graph, *arrays), torch.where(arrays[0] > arrays[1], *arrays[1:]))
 
 
 CLAMPS = {
@@ -212,16 +211,16 @@ def test_results_are_rounded_to_halves_as_torch_rounds(dtype):
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_sums_and_both_results_are_of_the_outputs_asked_for(per_channel):
     to = Builder()
-    x, g, p, q = to.input("x"), to.input("g"), to.input("p0"), to.input("p1")
-    product_, difference = to.add("mul", x, g), to.add("sub", x, p)
+    x, g, v, p, q = (to.input(name) for name in ("x", "g", "v", "p0", "p1"))
+    product_, difference = to.add("mul", x, g), to.add("sub", v, p)
     graph = to.finish((product_, difference, to.add("mul", g, q), to.add("abs", x)))
     kernel = native_kernel(graph, arrays=2, leaves=2, per_channel=per_channel, dtype=torch.float32)
     shape = (6, 5, 7) if per_channel else (210, 1, 1)
-    arrays = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
-    leaves = torch.randn(2, shape[1], generator=torch.Generator().manual_seed(2))
+    arrays = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    leaves = torch.randn(2, shape[1], generator=torch.Generator().manual_seed(3))
     y, z = (torch.empty(shape) for _ in range(2))
     sums = kernel(tuple(arrays), (y, z), leaves, Layout(*shape, **LAYOUT))
-    (x, g), (p, q) = arrays, leaves[:, :, None]
+    (x, g, v), (p, q) = arrays, leaves[:, :, None]
     assert torch.equal(y, x * g)
-    assert torch.equal(z, x - p)
+    assert torch.equal(z, v - p)
     torch.testing.assert_close(sums, torch.stack([(g * q).sum((0, 2)), x.abs().sum((0, 2))]), rtol=1e-5, atol=1e-5)

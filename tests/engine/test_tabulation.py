@@ -174,6 +174,14 @@ def test_grids_have_no_more_bins_than_fit(low, high, bends):
     assert grid.low <= low < high <= grid.high
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e37])
+def test_large_and_small_functions_have_tables_as_fine(size):
+    module = nn.Formula("a * tanh(x)", a=size, engine="table")
+    assert table_for(module).accurate
+    x = normal(100)
+    torch.testing.assert_close(module(x).double() / size, torch.tanh(x.double()), rtol=0, atol=4e-6)
+
+
 @pytest.mark.parametrize("terms", [2, 3, 9, 51])
 def test_linear_splines_are_exact(terms):
     values = normal(terms, seed=4)

@@ -10,7 +10,8 @@ static float sk_larger(float a, float b) { return a > b ? a : b; }
    infinite where something is not a finite number. */
 void sk_fit(const float *values, const float *slopes, const float *offsets, const float *distances, float step,
             long channels, long bins, const float *limits, float *rows, float *found) {
-    float value_scale = 0, slope_scale = 0, bend = 0, value_error = 0, slope_error = 0, excess = 0, total = 0;
+    float value_scale = 0, slope_scale = 0, bend = 0, value_error = 0, slope_error = 0, excess = 0;
+    double total = 0; /* of which no sum of finite numbers runs out */
     for (long k = 0; k < channels * bins; k++) {
         const float *v = values + 2 * k, *s = slopes + 4 * k;
         total += sk_abs(v[0]) + sk_abs(v[1]) + sk_abs(s[0]) + sk_abs(s[1]) + sk_abs(s[2]) + sk_abs(s[3]);
@@ -41,5 +42,5 @@ void sk_fit(const float *values, const float *slopes, const float *offsets, cons
                                              by_slope / (slope_limit + slope_noise + 1e-30f)));
     }
     found[0] = value_error, found[1] = slope_error;
-    found[2] = total <= 3.0e38f ? excess : INFINITY;
+    found[2] = total < INFINITY ? excess : INFINITY;
 }
