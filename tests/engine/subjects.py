@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from softknee import nn
+from softknee._engine.table import table_of
 from softknee.functional import SPECS
 
 if TYPE_CHECKING:
+    from softknee._engine.grid import Table
     from softknee._spec import Param, Spec
     from softknee.nn.elementwise import Elementwise
 
@@ -92,6 +94,12 @@ def _allowed(param: Param, value: Tensor, others: dict[str, Tensor]) -> Tensor:
 def normal(*shape: int, seed: int = 1, scale: float = 2.0) -> Tensor:
     """Normal numbers of standard deviation `scale`; torch's own differ in the last digit between instruction sets."""
     return torch.from_numpy(scale * np.random.default_rng(seed).standard_normal(shape)).float()
+
+
+def inputs_for(case: Subject, *shape: int, scale: float = 2.0) -> Tensor:
+    """Normal numbers, but for logarithms only such that their arguments are positive."""
+    x = normal(*shape, scale=scale)
+    return x.clamp(min=-1) if case.spec.name == "soft_exponential" else x
 
 
 @dataclass(frozen=True)
@@ -223,3 +231,15 @@ def assert_within(got: Tensor, wanted: Tensor, roundings: Tensor) -> None:
     worst = (errors / (EPS * roundings + 1e-45)).argmax()
     place = (got.flatten()[worst].item(), wanted.flatten()[worst].item())
     assert (errors <= EPS * roundings + 1e-45).all(), place
+
+
+def leaves_of(module: Elementwise) -> Tensor | None:
+    """The parameter values of a module as engines take them."""
+    plan = module._plans[0]
+    leaves = plan.leaves(module._values(), module.per_channel or 1 + plan.channelwise, torch.device("cpu"))
+    return None if leaves is None else leaves.detach()
+
+
+def table_for(module: Elementwise) -> Table:
+    """The table that a module would use."""
+    return table_of(module._plans[0], leaves_of(module), torch.device("cpu"), module.reach)

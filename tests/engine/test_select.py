@@ -429,10 +429,14 @@ def test_meta_tensors(case, how):
 
 
 @pytest.mark.parametrize("how", ["auto", "table"])
-def test_modules_without_data_can_be_shown(how):
+@pytest.mark.parametrize("case", SUBJECTS, ids=str)
+def test_modules_are_made_and_shown_without_data(case, how):
     with torch.device("meta"):
-        module = nn.STAF(terms=25, engine=how)
-    assert "STAF(amplitude=<25>" in repr(module)
+        module = getattr(nn, case.spec.title)(engine=how, per_channel=CHANNELS if case.per_channel else None)
+        bounded = nn.Swish(beta=1.5), nn.SReLU(left_threshold=-1.0, right_threshold=torch.ones(1))
+    assert case.spec.title in repr(module)
+    assert all(value.is_meta for value in module.state_dict().values())
+    assert "beta=<1>" in repr(bounded[0])
 
 
 @pytest.mark.slow

@@ -19,10 +19,12 @@ from subjects import (
     assert_parameters_right,
     assert_table_right,
     exact,
+    leaves_of,
     normal,
     run,
     subject,
     summed,
+    table_for,
 )
 from torch.autograd import grad
 
@@ -63,16 +65,6 @@ SINGULAR = {"sgt-per-channel", "soft_exponential-per-channel"}
 
 def formula(text: str, a: float, b: float, engine: str = "table"):
     return nn.Formula(text, a=a, b=b, engine=engine)
-
-
-def leaves_of(module) -> torch.Tensor | None:
-    plan = module._plans[0]
-    leaves = plan.leaves(module._values(), module.per_channel or 1 + plan.channelwise, CPU)
-    return None if leaves is None else leaves.detach()
-
-
-def table_for(module):
-    return table_of(module._plans[0], leaves_of(module), CPU, module.reach)
 
 
 def assert_stated_errors(module, x, *, kinks: bool = False):
@@ -206,98 +198,6 @@ def test_cubic_splines_are_exact_but_for_their_base():
     torch.testing.assert_close(by_x.double(), wanted.slope, rtol=0, atol=1e-5 * float(wanted.slope.abs().max()))
 
 
-# Gradients of parameters.
-
-
-def pulled_back(module, x, g, times):
-    """The gradients of all entries by a table of so many times the coarsest grid's bins, nodes wherever they are."""
-    plan, leaves = module._plans[0], leaves_of(module)
-    table, _ = _tabulated(plan, grid_over(*REACH, plan.knots).finer(times), leaves, CPU)
-    layout = Layout(x.numel(), 1, 1, torch.contiguous_format)
-    at = Evaluation(plan, Tabulated(table), layout, leaves, 0)
-    return at.engine.gradient(at, x, g, torch.empty_like(x), sums=True)[:, 0]
-
-
-def bent_modules():
-    """Kinks at places that no grid has nodes at."""
-    return {
-        "srelu": nn.SReLU(left_threshold=-0.513, left_slope=0.2, right_threshold=0.777, right_slope=1.4),
-        "hardtanh": nn.Hardtanh(min_value=-1.013, max_value=0.87, trainable=True),
-        "absolute value": nn.Formula("a * abs(x - b)", a=1.3, b=0.513),
-    }
-
-
-UPSTREAM = {
-    "white": lambda x: normal(*x.shape, seed=5),
-    "smooth": lambda x: torch.sin(1.3 * x) + 0.3,
-    "constant": torch.ones_like,
-}
-
-
-# Derivatives by the thresholds jump from 0 to 1, so that all of an element's share may be on the wrong side.
-TOLERANCES = {8: 1e-3, 32: 2e-4}
-JUMPING = {"hardtanh": 1.5}
-
-
-@pytest.mark.parametrize("times", TOLERANCES)
-@pytest.mark.parametrize("upstream", UPSTREAM)
-@pytest.mark.parametrize("name", bent_modules())
-def test_kinks_within_bins_cost_little_of_the_gradient(name, upstream, times):
-    """Relative to the sizes of the contributions."""
-    module = bent_modules()[name]
-    x = normal(100_000)
-    g = UPSTREAM[upstream](x)
-    assert grid_over(*REACH, ()).finer(times).bins == 256 * times
-    errors, sizes = compared(module, x, g, pulled_back(module, x, g, times))
-    assert errors.norm() <= JUMPING.get(name, 1.0) * TOLERANCES[times] * sizes.norm()
-
-
-@pytest.mark.parametrize("upstream", UPSTREAM)
-@pytest.mark.parametrize("times", [1, 8])
-@pytest.mark.parametrize("name", bent_modules())
-def test_only_elements_in_bins_with_kinks_err(name, times, upstream):
-    module = bent_modules()[name]
-    grid = grid_over(*REACH, ()).finer(times)
-    kinks = [-0.513, 0.777] if name == "srelu" else [-1.013, 0.87] if name == "hardtanh" else [0.513]
-    x = normal(20_000)
-    g = UPSTREAM[upstream](x)
-    near = torch.zeros_like(x, dtype=torch.bool)
-    for kink in kinks:
-        near |= ((x - grid.origin) / grid.step).floor() == math.floor((kink - grid.origin) / grid.step)
-    assert near.any()
-    errors, sizes = compared(module, x[~near], g[~near], pulled_back(module, x[~near], g[~near], times))
-    assert (errors <= 1e-6 * sizes).all()
-
-
-SMOOTH = {
-    "swish": partial(nn.Swish, beta=1.3),
-    "staf": partial(nn.STAF, generator=torch.Generator().manual_seed(1)),
-    "pelu": partial(nn.PELU, a=1.2, b=0.7),
-    "bspline": partial(nn.BSpline, generator=torch.Generator().manual_seed(1)),
-    "rational": nn.Rational,
-    "snake": partial(nn.Snake, a=2.0),
-    "linear_spline": partial(nn.LinearSpline, terms=9),
-}
-
-
-def compared(module, x, g, got):
-    contributions = {key: g.double() * part for key, part in exact(module, x).by_parameters.items()}
-    wanted = torch.cat([summed(module, key, part).view(-1) for key, part in contributions.items()])
-    sizes = torch.cat([summed(module, key, part.abs()).view(-1) for key, part in contributions.items()])
-    return (got - wanted).abs(), sizes
-
-
-@pytest.mark.parametrize("upstream", UPSTREAM)
-@pytest.mark.parametrize("name", SMOOTH)
-def test_gradients_of_parameters_of_smooth_functions(name, upstream):
-    module = SMOOTH[name]()
-    x = normal(20_000)
-    g = UPSTREAM[upstream](x)
-    for times, tolerance in ((8, 6e-6), (32, 1e-6)):
-        errors, sizes = compared(module, x, g, pulled_back(module, x, g, times))
-        assert (errors <= tolerance * sizes).all()
-
-
 @pytest.mark.parametrize("shape", [(40, CHANNELS, 9), (400, CHANNELS), (7, CHANNELS, 6, 9)], ids=str)
 @pytest.mark.parametrize("name", ["swish", "staf", "bspline", "rational"])
 def test_tables_of_channels(name, shape):
@@ -326,9 +226,6 @@ def test_catalogue_by_tables(case):
     x, g = normal(300, CHANNELS, scale=3.0), normal(300, CHANNELS, seed=2)
     assert module.engine_for(x) == "table"
     assert_table_right(module, x, g, run(module, x, g))
-
-
-# Special inputs.
 
 
 @pytest.mark.parametrize("shape", [(40,), (10, CHANNELS), (4, CHANNELS, 2)], ids=str)
@@ -384,203 +281,6 @@ def test_a_reach_of_ones_own():
     assert_table_right(narrow, x, g, run(narrow, x, g))
     with pytest.raises(UsageError, match="reach of Swish must be two finite numbers in order, got 2, 1"):
         nn.Swish(reach=(2.0, 1.0))
-
-
-# Memory, threads and native code.
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(3000, 1, 1), (70, 5, 9), (700, 5, 1), (1, 5, 333), (2, 1, 3)], ids=str)
-def test_native_lookups_are_those_of_torch(shape, dtype, monkeypatch):
-    layout = Layout(*shape, torch.contiguous_format)
-    module = subject("bspline", per_channel=True).module(channels=layout.channels)
-    table = table_of(module._plans[0], leaves_of(module), CPU, REACH)
-    x, g = normal(*shape, scale=5.0).to(dtype), normal(*shape, seed=2).to(dtype)
-    x.view(-1)[:2] = torch.tensor([math.nan, math.inf], dtype=dtype)
-
-    def results():
-        y, out, moments = torch.empty_like(x), torch.empty_like(x), torch.full_like(table.rows, 7.0)
-        outside = look_up(table, layout, x, y)
-        assert torch.equal(outside, look_up_gradient(table, layout, x, g, out, moments))
-        return outside, y.float(), out.float(), moments[..., :3]
-
-    native = results()
-    monkeypatch.setattr(lookup, "_library", lambda dtype: None)
-    plain = results()
-    assert torch.equal(native[0], plain[0])
-    ulp = torch.finfo(dtype).eps
-    sizes = table.rows.abs().sum(-1).amax()
-    torch.testing.assert_close(native[1], plain[1], rtol=ulp, atol=float(2 * EPS * sizes))
-    slopes = float(4 * EPS * sizes / table.grid.step * g.float().abs().max())
-    torch.testing.assert_close(native[2], plain[2], rtol=ulp, atol=slopes)
-    torch.testing.assert_close(native[3], plain[3], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["staf", "swish", "bspline"])
-def test_halves_are_what_float32_gives_rounded(name, dtype):
-    module = subject(name).module(engine="table")
-    x, g = normal(400, scale=4.0).to(dtype), normal(400, seed=2).to(dtype)
-    y, by_x, by = run(module, x, g)
-    wide_y, wide_by_x, wide_by = run(module, x.float(), g.float())
-    assert y.dtype == by_x.dtype == dtype
-    assert torch.equal(y, wide_y.to(dtype))
-    # Slopes outside are multiplied by the gradient after that was rounded, which is exact.
-    assert torch.equal(by_x, wide_by_x.to(dtype))
-    for key, got in by.items():
-        torch.testing.assert_close(got, wide_by[key], rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("case", [subject("staf"), subject("swish", per_channel=True)], ids=str)
-@pytest.mark.parametrize("shape", [(130, CHANNELS, 300), (40_000, CHANNELS)], ids=str)
-def test_repetition_gives_the_same_bits(case, shape, count, threads):
-    threads(count)
-    module = case.module(engine="table")
-    x, g = normal(*shape, scale=4.0), normal(*shape, seed=2)
-    first = run(module, x, g)
-    for _ in range(3):
-        again = run(module, x, g)
-        assert all(map(torch.equal, first[:2], again[:2]))
-        assert all(torch.equal(first[2][name], again[2][name]) for name in first[2])
-
-
-@pytest.mark.parametrize("shape", [(130, CHANNELS, 300), (40_000, CHANNELS), (1, CHANNELS, 7)], ids=str)
-@pytest.mark.parametrize("case", [subject("staf"), subject("swish", per_channel=True)], ids=str)
-def test_threads_change_sums_in_the_last_digits_only(case, shape, threads):
-    module = case.module(engine="table")
-    x, g = normal(*shape, scale=4.0), normal(*shape, seed=2)
-    results = []
-    for count in (1, 2, 3):
-        threads(count)
-        results.append(run(module, x, g))
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0][:2], other[:2]))
-        for name, got in other[2].items():
-            torch.testing.assert_close(results[0][2][name], got, rtol=1e-5, atol=1e-5 * float(got.abs().max()))
-
-
-# Differentiating twice.
-
-
-@pytest.mark.parametrize("case", [subject("softplus"), subject("staf", per_channel=True)], ids=str)
-def test_second_derivatives(case):
-    def derivatives(module, x, g, v):
-        x, g = x.detach().requires_grad_(), g.detach().requires_grad_()
-        (by_x,) = grad(module(x), x, g, create_graph=True)
-        return [by_x.detach(), *grad(by_x, [x, g, *module.parameters()], v, materialize_grads=True)]
-
-    x, g, v = normal(30, CHANNELS, scale=4.0), normal(30, CHANNELS, seed=2), normal(30, CHANNELS, seed=3)
-    got = derivatives(case.module(engine="table"), x, g, v)
-    wanted = derivatives(case.module(engine="eager").double(), x.double(), g.double(), v.double())
-    for one, other in zip(got, wanted, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=5e-5 * other.abs().max().item())
-
-
-def test_penalties_on_gradients_of_parameters():
-    def penalty(module, x):
-        x = x.detach().requires_grad_()
-        first = grad(module(x).square().sum(), [x, *module.parameters()], create_graph=True)
-        return grad(sum(one.square().sum() for one in first), [x, *module.parameters()], create_graph=True)
-
-    case = subject("snake", per_channel=True)
-    x = normal(30, CHANNELS)
-    got = penalty(case.module(engine="table"), x)
-    wanted = penalty(case.module(engine="eager").double(), x.double())
-    for one, other in zip(got, wanted, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
-
-
-# The cache of tables.
-
-
-def test_tables_of_the_same_values_are_made_once():
-    first, again = (Subject(nn.Swish.spec).module(engine="table") for _ in range(2))
-    assert table_for(first) is table_for(again)
-    assert table_for(first) is table_for(first)
-    wider = nn.Swish(engine="table", reach=(-9.0, 9.0)).eval()
-    assert table_for(wider) is not table_for(first)
-    other = nn.Swish(beta=1.0 + EPS, engine="table")
-    assert table_for(other) is not table_for(first)
-
-
-CHANGES = {
-    "in place": lambda beta: beta.mul_(2),
-    "by its data": lambda beta: beta.data.mul_(2),
-    "by numpy": lambda beta: beta.detach().numpy().__imul__(2),
-    "filled": lambda beta: beta.data.fill_(2.0),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=[*CHANGES])
-def test_changed_parameters_have_another_table(change):
-    module, x = nn.Swish(beta=1.0, engine="table"), normal(50)
-    before, table = module(x).detach(), table_for(module)
-    with torch.no_grad():
-        change(module.beta)
-    assert table_for(module) is not table
-    assert not torch.equal(module(x), before)
-    torch.testing.assert_close(module(x).double(), exact(module, x).value, rtol=0, atol=1e-5)
-    assert_table_right(module, x, normal(50, seed=2), run(module, x, normal(50, seed=2)))
-
-
-def test_backward_uses_the_table_of_its_forward():
-    """As eager does: `.data` goes unnoticed, and what was saved is what was there, if nothing else changed it."""
-    module, x = nn.Swish(beta=1.0, engine="table"), normal(50).requires_grad_()
-    wanted = exact(module, x).slope
-    y = module(x)
-    module.beta = torch.nn.Parameter(torch.tensor([3.0]))
-    y.sum().backward()
-    torch.testing.assert_close(x.grad.double(), wanted, rtol=0, atol=1e-5)
-
-
-def test_a_module_used_twice_in_one_graph():
-    module = subject("bspline").module(engine="table")
-    x = normal(60).requires_grad_()
-    module(module(x)).sum().backward()
-    reference = subject("bspline").module(engine="eager").double()
-    y = x.detach().double().requires_grad_()
-    reference(reference(y)).sum().backward()
-    torch.testing.assert_close(x.grad.double(), y.grad, rtol=0, atol=1e-4 * float(y.grad.abs().max()))
-    for got, wanted in zip(module.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(got.grad.double(), wanted.grad, rtol=0, atol=1e-4 * float(wanted.grad.abs().max()))
-
-
-def test_many_tables_do_not_pile_up(monkeypatch):
-    size = table_for(nn.Swish(engine="table")).nbytes
-    monkeypatch.setattr(tables, "REMEMBERED", 10 * size)
-    monkeypatch.setattr(tables, "_recent", OrderedDict())
-    for k in range(30):
-        nn.Swish(beta=1.0 + k / 128, engine="table")(normal(5))
-        assert sum(kept.nbytes for kept in tables._recent.values()) <= 10 * size
-    assert len(tables._recent) > 1
-
-
-def test_tables_are_made_in_several_threads(monkeypatch):
-    monkeypatch.setattr(tables, "REMEMBERED", 2**17)
-    x, failures = normal(50), []
-
-    def work(seed):
-        try:
-            for k in range(60):
-                module = nn.Swish(beta=1.0 + (seed + k) / 64, engine="table")
-                torch.testing.assert_close(module(x).double(), exact(module, x).value, rtol=0, atol=1e-5)
-        except Exception as error:
-            failures.append(error)
-
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not failures
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6", "prelu", "linear_spline", "hardtanh"])

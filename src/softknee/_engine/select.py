@@ -101,7 +101,7 @@ def evaluate(
         return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
-        call = call._replace(seed=int(torch.randint(2**62, ())))
+        call = call._replace(seed=int(torch.randint(2**62, (), device="cpu")))
     return differentiable(call, x, values)
 
 

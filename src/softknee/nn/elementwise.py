@@ -297,7 +297,7 @@ def check_options(
         raise OptionError(f"initialization of {spec.name} must be one of {allowed}, got {initialization!r}")
     for param in spec.parameters:
         if param.name in values:
-            _check_range(spec, param, torch.as_tensor(values[param.name]))
+            _check_range(spec, param, _numbers(values[param.name]))
     _check_order(spec, values)
 
 
@@ -306,15 +306,22 @@ def _check_order(spec: Spec, values: Mapping[str, float | Tensor]) -> None:
     for param in spec.parameters:
         if not param.not_below:
             continue
-        low, high = torch.as_tensor(starts[param.not_below]), torch.as_tensor(starts[param.name])
-        if not (low <= high).all():
+        low, high = _numbers(starts[param.not_below]), _numbers(starts[param.name])
+        if not (low.is_meta or high.is_meta or (low <= high).all()):
             raise OptionError(
                 f"{param.name} of {spec.name} must not be below {param.not_below}, "
                 f"got {param.not_below}={_shown(low)} and {param.name}={_shown(high)}"
             )
 
 
+def _numbers(value: Any) -> Tensor:
+    """Return a value as a tensor that can be looked into, whatever the default device is."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+
+
 def _check_range(spec: Spec, param: Param, value: Tensor) -> None:
+    if value.is_meta:
+        return
     low, high = param.low, param.high
     inside = value.isfinite()
     if low is not None:
@@ -344,6 +351,6 @@ def _drawn(
 
 
 def _shown(value: Tensor | float) -> str:
-    if isinstance(value, Tensor) and value.numel() > 1:
+    if isinstance(value, Tensor) and (value.numel() > 1 or value.is_meta):
         return f"<{' x '.join(map(str, value.shape))}>"
     return f"{float(value):g}"
