@@ -128,11 +128,11 @@ BROKEN = {
         testing.check_smooth,
         "got declared kinks, expected none",
     ),
-    "false idempotent": (of(torch.tanh, "tanh(x)", idempotent=True), testing.check_idempotent, "idempotent at"),
+    "false idempotent": (of(torch.tanh, "tanh(x)", idempotent=True), testing.check_idempotent, "idempotent with"),
     "idempotent in value alone": (
         of(lambda x: x.relu() + torch.where(x < 0, x - x.detach(), 0.0), "max(x, 0)", kinks=("0",), idempotent=True),
         testing.check_idempotent,
-        "idempotent at",
+        "idempotent with",
     ),
     "unpicklable": (of(lambda x: x.tanh(), "tanh(x)"), testing.check_copies, "pickle at"),
     "another output after loading": (of(random_slope, "x"), testing.check_copies, "expected tensor"),

@@ -243,3 +243,11 @@ def leaves_of(module: Elementwise) -> Tensor | None:
 def table_for(module: Elementwise) -> Table:
     """The table that a module would use."""
     return table_of(module._plans[0], leaves_of(module), torch.device("cpu"), module.reach)
+
+
+# Modules whose parameters all elements share, by engine: one to be trained, one without parameters, one with vectors.
+SHARED = {
+    "swish": lambda how="auto": nn.Swish(beta=1.3, engine=how),
+    "mish": lambda how="auto": nn.Mish(engine=how),
+    "bspline": lambda how="auto": nn.BSpline(generator=torch.Generator().manual_seed(1), engine=how),
+}

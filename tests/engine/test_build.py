@@ -154,7 +154,7 @@ def test_a_failing_compiler_is_quoted(cache, use):
 
 
 def test_a_compiler_without_threads_still_serves(cache, use):
-    use(f'for word in "$@"; do [ "$word" = -fopenmp ] && exit 1; done; exec {build.compiler()} "$@"')
+    use(f'for word in "$@"; do [ "$word" = -fopenmp ] && exit 1; done; exec {" ".join(build.compiler())} "$@"')
     assert load(SOURCE % 8).answer() == 8
 
 

@@ -3,10 +3,8 @@ from __future__ import annotations
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
-from scipy import stats
 from subjects import (
     CHANNELS,
     DEFAULTS,
@@ -19,12 +17,8 @@ from subjects import (
     run,
     subject,
 )
-from torch import nn
-from torch.autograd import grad
-from torch.nn import functional as F
 
 from softknee._engine.select import engine
-from softknee._errors import UsageError
 
 
 def check(module, x, g):

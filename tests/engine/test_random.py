@@ -1,31 +1,19 @@
 from __future__ import annotations
 
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 from subjects import (
     CHANNELS,
     DEFAULTS,
-    SUBJECTS,
-    assert_parameters_right,
-    assert_right,
-    exact,
-    inputs_for,
     normal,
-    run,
-    subject,
 )
-from torch import nn
 from torch.autograd import grad
 from torch.nn import functional as F
 
-from softknee._engine.select import engine
 from softknee._errors import UsageError
-
 
 LOWER, UPPER = 0.125, 1 / 3
 

@@ -1,43 +1,25 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from subjects import (
     CHANNELS,
-    DEFAULTS,
-    EPS,
-    SUBJECTS,
-    ULP,
-    Subject,
-    assert_parameters_right,
-    assert_table_right,
     exact,
     leaves_of,
     normal,
-    run,
     subject,
     summed,
-    table_for,
 )
 from torch.autograd import grad
 
 from softknee import nn
-from softknee._engine import lookup
-from softknee._engine import table as tables
 from softknee._engine.differentiable import Evaluation
-from softknee._engine.fit import ROUNDINGS, SLOPE_TOLERANCE, VALUE_TOLERANCE
-from softknee._engine.grid import MOST_BINS, _tabulated, grid_over, tabulate
+from softknee._engine.grid import _tabulated, grid_over
 from softknee._engine.layout import Layout
-from softknee._engine.lookup import look_up, look_up_gradient
-from softknee._engine.table import REACH, Tabulated, table_of
-from softknee._errors import UsageError
+from softknee._engine.table import REACH, Tabulated
 
 CPU = torch.device("cpu")
 

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
-from functools import partial
 
 import pytest
 import torch
@@ -15,7 +12,6 @@ from subjects import (
     EPS,
     SUBJECTS,
     ULP,
-    Subject,
     assert_parameters_right,
     assert_table_right,
     exact,
@@ -26,17 +22,13 @@ from subjects import (
     summed,
     table_for,
 )
-from torch.autograd import grad
 
 from softknee import nn
-from softknee._engine import lookup
-from softknee._engine import table as tables
-from softknee._engine.differentiable import Evaluation
 from softknee._engine.fit import ROUNDINGS, SLOPE_TOLERANCE, VALUE_TOLERANCE
-from softknee._engine.grid import MOST_BINS, _tabulated, grid_over, tabulate
+from softknee._engine.grid import MOST_BINS, grid_over, tabulate
 from softknee._engine.layout import Layout
-from softknee._engine.lookup import look_up, look_up_gradient
-from softknee._engine.table import REACH, Tabulated, table_of
+from softknee._engine.lookup import look_up
+from softknee._engine.table import REACH
 from softknee._errors import UsageError
 
 CPU = torch.device("cpu")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,15 +59,17 @@ def kernel_level() -> str:
 
 
 @lru_cache(maxsize=1)
-def compiler() -> str | None:
-    """Return the path of the C compiler: `$CC`, or the first of `cc`, `gcc` and `clang`; None without one.
+def compiler() -> tuple[str, ...] | None:
+    """Return the command of the C compiler: `$CC`, or the first of `cc`, `gcc` and `clang`; None without one.
 
-    An empty `$CC` means that none is to be used.
+    `$CC` may have options behind the name; an empty one means that none is to be used.
     """
-    wanted = os.environ.get("CC")
-    if wanted is not None:
-        return shutil.which(wanted)
-    return next(filter(None, map(shutil.which, COMPILERS)), None)
+    words = os.environ.get("CC")
+    for name, *options in [shlex.split(words) or [""]] if words is not None else [[name] for name in COMPILERS]:
+        path = shutil.which(name)
+        if path is not None:
+            return (path, *options)
+    return None
 
 
 def cache_folder() -> Path:
@@ -94,18 +98,39 @@ def load(source: str, *, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
     if compiler() is None:
         raise NoCompiler("there is no C compiler; install one, or name it in the environment variable CC")
     flags = (*FLAGS, *LEVELS.get(level(), ()), *(f"-D{name}" for name in defines))
-    library = cache_folder() / f"{_digest(source, flags)}.so"
-    if not library.is_file():
-        library = _compile(source, flags, library)
+    name = f"{_digest(source, flags)}.so"
+    library = _kept(name) or _compile(source, flags, name)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError:
+        # A damaged file is made anew.
+        library = _compile(source, flags, name)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
-        # Damaged, or on a file system that nothing may be run from.
         raise NoCompiler(f"a compiled kernel cannot be loaded: {error}") from error
 
 
+def _kept(name: str) -> Path | None:
+    """Return a library that was compiled before and is nobody else's."""
+    try:
+        library = cache_folder() / name
+        return library if library.is_file() and library.stat().st_uid in {0, os.getuid()} else None
+    except (OSError, RuntimeError, AttributeError):  # no such folder, no home, no users
+        return None
+
+
 def _digest(source: str, flags: tuple[str, ...]) -> str:
-    return hashlib.sha256("\0".join([source, _headers(), *flags, sys.platform]).encode()).hexdigest()[:32]
+    parts = (source, _headers(), *flags, sys.platform, platform.machine(), *_identity())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _identity() -> tuple[str, ...]:
+    """Return what tells one compiler from another, or from its next version."""
+    path, *options = compiler() or ("",)
+    real = Path(path).resolve()
+    return (str(real), str(real.stat().st_mtime_ns), *options)
 
 
 @lru_cache(maxsize=1)
@@ -113,31 +138,37 @@ def _headers() -> str:
     return "\0".join(path.read_text(encoding="utf-8") for path in sorted(NATIVE.glob("*.h")))
 
 
-def _compile(source: str, flags: tuple[str, ...], library: Path) -> Path:
+def _compile(source: str, flags: tuple[str, ...], name: str) -> Path:
     """Compile beside the cache and move the result in as a whole; two processes may do so at once.
 
     Raises:
         NoCompiler: It failed.
     """
-    command = str(compiler())
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = tempfile.mkdtemp(dir=library.parent)
-    except OSError:
-        # A cache that cannot be written to costs time, nothing else.
-        folder = tempfile.mkdtemp(prefix="softknee-")
-        library = Path(folder) / library.name
-    made = Path(folder) / "kernel.so"
-    try:
+    folder = _writable_folder()
+    command = compiler() or ()
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        made = Path(beside) / name
         for threads in (("-fopenmp",), ("-fopenmp-simd",)):
-            result = _run([command, *flags, *threads, f"-I{NATIVE}", "-x", "c", "-", "-o", str(made), "-lm"], source)
+            result = _run([*command, *flags, *threads, f"-I{NATIVE}", "-x", "c", "-", "-o", str(made), "-lm"], source)
             if result.returncode == 0:
-                made.replace(library)
-                return library
-    finally:
-        if library.parent != Path(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    raise NoCompiler(f"{command} failed: {result.stderr.strip()[-2000:]}")
+                return made.replace(folder / name)
+    raise NoCompiler(f"{' '.join(command)} failed: {result.stderr.strip()[-2000:]}")
+
+
+def _writable_folder() -> Path:
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # not to be written to, or no home
+        return Path(_private_folder().name)
+
+
+@lru_cache(maxsize=1)
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that goes with the process: where the cache cannot be used, kernels are compiled every time."""
+    return tempfile.TemporaryDirectory(prefix="softknee-")
 
 
 def _run(command: list[str], source: str) -> subprocess.CompletedProcess[str]:

@@ -105,8 +105,8 @@ class _Value(Function):
         y = torch.empty_like(x)
         at.engine.value(at, x, y)
         # The next layer keeps `y` anyway. A table has the slope to the right of a kink on it, where `y` may lie.
-        keeps_result = call.plan.idempotent and at.engine.name != "table"
-        _save(ctx, (y if keeps_result else x,), values)
+        keeps_output = call.plan.keeps_output and at.engine.name != "table"
+        _save(ctx, (y if keeps_output else x,), values)
         ctx.call, ctx.evaluation = call, at
         return y
 
@@ -114,6 +114,8 @@ class _Value(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         owners = counts(g)
         (x,), values = _saved(ctx, 1)
+        # Hooks on saved tensors may bring them back in another order.
+        x = x.contiguous(memory_format=ctx.call.layout.memory_format)
         sums = True in ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             by_x, *by_values = _Gradient.apply(g, x, ctx.call, ctx.evaluation, sums, *values)
@@ -138,6 +140,7 @@ class _Gradient(Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor | None, *by_sums: Tensor | None) -> tuple[Any, ...]:
         (g, x), values = _saved(ctx, 2)
+        x = x.contiguous(memory_format=ctx.call.layout.memory_format)
         if v is not None and not torch.is_grad_enabled() and not any(by is not None for by in by_sums):
             second = _second(ctx.evaluation, g, x, v, values)
             if second is not None:

@@ -90,9 +90,9 @@ def _library() -> Any:
 
 def _fit_in_torch(values: Tensor, slopes: Tensor, offsets: Tensor, distances: Tensor, step: float) -> Fit:
     values = values - slopes[..., ::3] * offsets[:, ::3]
-    rows = torch.matmul(slopes, step * _constant(_TO_CUBIC, slopes.device))
+    rows = torch.matmul(slopes, step * constant(_TO_CUBIC, slopes.device))
     rows[..., 0] = values[..., 0]
-    quarter, integral = torch.matmul(slopes, _constant(_TO_CHECKS, slopes.device)).unbind(-1)
+    quarter, integral = torch.matmul(slopes, constant(_TO_CHECKS, slopes.device)).unbind(-1)
     slope_errors = CAUTION * quarter.abs()
     value_errors = (values[..., 0] + step * integral - values[..., 1]).abs() + step * VALUE_RATIO * slope_errors
     value_scale, slope_scale = values.abs().amax(), slopes.abs().amax()
@@ -109,5 +109,6 @@ def _fit_in_torch(values: Tensor, slopes: Tensor, offsets: Tensor, distances: Te
 
 
 @lru_cache(maxsize=8)
-def _constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+def constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Return a small matrix, made once, float32 on a device."""
     return torch.tensor(rows, dtype=torch.float32, device=device)

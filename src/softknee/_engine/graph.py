@@ -91,11 +91,16 @@ def _pruned(operations: tuple[Operation, ...], outputs: tuple[int, ...]) -> Grap
 
 
 class Builder:
-    """Collects operations; the same operation on the same arguments is kept once, and constants are folded."""
+    """Collects operations; the same operation on the same arguments is kept once, and constants are folded.
+
+    Attributes:
+        draws: How many random numbers an element have been asked for; the one there can be is the same every time.
+    """
 
     def __init__(self) -> None:
         self._positions: dict[Operation, int] = {}
         self._constants: dict[int, float] = {}
+        self.draws = 0
 
     def input(self, name: str) -> int:
         """Return the position of the input called `name`."""

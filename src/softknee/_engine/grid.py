@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softknee._engine.exact import pulled_back, slopes_at, values_at
-from softknee._engine.fit import PLACES, fit
+from softknee._engine.fit import PLACES, constant, fit
 
 if TYPE_CHECKING:
     from softknee._engine.plan import Plan
@@ -146,7 +146,7 @@ class Table:
 
     def pull_back(self, plan: Plan, moments: Tensor, leaves: Tensor | None) -> Tensor | None:
         """Return the gradients of the trained entries from the moments of the incoming gradient in each bin."""
-        weights = torch.matmul(moments, _constant(_TO_WEIGHTS, moments.device)).flatten(1)
+        weights = torch.matmul(moments, constant(_TO_WEIGHTS, moments.device)).flatten(1)
         return pulled_back(plan, self.points, weights, leaves)[1]
 
 
@@ -187,8 +187,3 @@ def _tabulated(plan: Plan, grid: Grid, leaves: Tensor | None, device: torch.devi
     table = Table(grid, found.rows, points, found.value_error, found.slope_error, accurate=found.excess <= 1)
     # Nothing gets finite by a finer grid.
     return table, found.excess if math.isfinite(found.excess) else 1.0
-
-
-@lru_cache(maxsize=8)
-def _constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32, device=device)

@@ -69,6 +69,8 @@ def repacked(g: Tensor, memory_format: torch.memory_format) -> tuple[Tensor, boo
     Elementwise loops over two different orders leave the fast path of every kernel, and torch's own copies between
     them do too; a tiled copy first is several times cheaper.
     """
+    # Signs and zeros that are only noted are no memory.
+    g = torch.zeros_like(g) if g._is_zerotensor() else g.resolve_neg()
     if g.is_contiguous(memory_format=memory_format):
         return g, False
     tiled = _tiled(g, memory_format)

@@ -66,12 +66,12 @@ def activation_gradient(
 
 @activation.register_fake
 def _(x: Tensor, values: list[Tensor], plan: int, channel_dim: int, reach: list[float]) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(x)
+    return torch.empty_like(dense(x)[0])
 
 
 @activation_gradient.register_fake
 def _(g: Tensor, x: Tensor, values: list[Tensor], plan: int, channel_dim: int, reach: list[float]) -> list[Tensor]:  # noqa: ARG001
-    return [torch.empty_like(x), *(torch.empty_like(value) for value in _trained(values, plan))]
+    return [torch.empty_like(dense(x)[0]), *(torch.empty_like(value) for value in _trained(values, plan))]
 
 
 def _evaluation(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -14,9 +16,13 @@ from softknee._engine.trace import Formula, NotPointwise
 from softknee._expression.parse import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Value = Tensor | float
+
+
+# Tensors that are plain memory.
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Plan:
@@ -38,8 +44,9 @@ class Plan:
         knots: Uniformly spaced places where pieces meet.
     """
 
-    # Every plan of the process, so that graphs can name one by its number.
-    _all: ClassVar[list[Plan]] = []
+    # The plans in use, so that graphs can name one by its number.
+    _numbers: ClassVar[Iterator[int]] = count()
+    _all: ClassVar[WeakValueDictionary[int, Plan]] = WeakValueDictionary()
 
     def __init__(
         self,
@@ -61,18 +68,19 @@ class Plan:
         self.function = function
         self.formula = Formula(kernel, lengths, trained, channelwise=channelwise)
         self.lengths = lengths
-        self._fixed = [place for place, flag in enumerate(trained) if not flag]
+        self._scalars = not any(lengths)
         self.per_channel = per_channel or channelwise
         self.channelwise = channelwise
         self.builtin = builtin
         self.light = light
-        self.idempotent = idempotent
+        # The gradients of parameters need the input itself.
+        self.keeps_output = idempotent and not any(trained)
         self.random = random
         self.names = names or ("",) * len(lengths)
         self.kinks = [parse(text) for text in kinks]
         self.knots = knots
-        self.number = len(self._all)
-        self._all.append(self)
+        self.number = next(self._numbers)
+        self._all[self.number] = self
         self._kernels: dict[tuple[torch.dtype, str], Kernels] = {}
         self._compiles: dict[str, bool] = {}
 
@@ -112,9 +120,21 @@ class Plan:
             return False
         return True
 
-    def lacks_gradients(self, values: Sequence[Value]) -> bool:
-        """Whether one of the values needs a gradient that kernels do not give: something in place of a fixed one."""
-        return any(isinstance(values[place], Tensor) and values[place].requires_grad for place in self._fixed)  # type: ignore[union-attr]
+    def takes(self, values: Sequence[Value], x: Tensor) -> bool:
+        """Whether kernels can take these values for the parameters.
+
+        Something else may stand in their place: tensors of another kind, device or length, or ones that need a gradient
+        where a fixed value was planned.
+        """
+        for value, length, trained in zip(values, self.lengths, self.formula.trained, strict=True):
+            if type(value) is not float and not (
+                type(value) in PLAIN
+                and value.device == x.device  # type: ignore[union-attr]
+                and (trained or not value.requires_grad)  # type: ignore[union-attr]
+                and (length is None or len(value) == length)  # type: ignore[arg-type]
+            ):
+                return False
+        return True
 
     def eager(self, x: Tensor, values: Sequence[Value], channel_dim: int | None) -> Tensor:
         """Evaluate the formula as it is written, under autograd.
@@ -151,13 +171,16 @@ class Plan:
             return None
         rows = [
             value
-            if isinstance(value, Tensor) and value.dim() == 1 and value.dtype == torch.float32
+            if isinstance(value, Tensor)
+            and value.dtype == torch.float32
+            and value.shape == (channels if length is None else length,)
+            and (length is None or channels == 1)
             else self._row(value, length, channels, device)
             for value, length in zip(values, self.lengths, strict=True)
         ]
         if self.channelwise:
             rows.append(torch.arange(channels, dtype=torch.float32, device=device))
-        return (rows[0] if len(rows) == 1 else torch.cat(rows)).view(-1, channels)
+        return (rows[0].contiguous() if len(rows) == 1 else torch.cat(rows)).view(-1, channels)
 
     @staticmethod
     def _row(value: Value, length: int | None, channels: int, device: torch.device) -> Tensor:
@@ -191,7 +214,7 @@ class Plan:
             return [None] * len(values)
         trained: list[Any] = [value for value, flag in zip(values, self.formula.trained, strict=True) if flag]
         parts: Sequence[Tensor]
-        if len(trained) == len(sums):  # one number a channel each, in the shape of its parameter
+        if self._scalars:  # one number a channel each, in the shape of its parameter
             parts = sums.unbind()
         else:
             whole = sums.view(-1).split([value.numel() for value in trained])

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from softknee._engine.build import DTYPES
+from softknee._engine.build import DTYPES, warn_once
 from softknee._engine.differentiable import Call, differentiable
 from softknee._engine.fused import fused_engine
 from softknee._engine.layout import dense, layout_of
 from softknee._engine.operators import apply_operator
-from softknee._engine.plan import Plan
+from softknee._engine.plan import PLAIN, Plan
 from softknee._engine.table import REACH, Tabulated, pays_off, table_of, table_or_kernels
 from softknee._errors import OptionError
 
@@ -34,8 +34,6 @@ EXPENSIVE_COMPILED = 250
 # the incoming gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
-_PLAIN = (Tensor, torch.nn.Parameter)
-_PLAIN_VALUES = {*_PLAIN, float}
 _forced: ContextVar[str | None] = ContextVar("softknee_engine", default=None)
 
 
@@ -93,11 +91,11 @@ def evaluate(
     """
     if torch.compiler.is_compiling():
         # Plain operations, so that the compiler fuses them with their neighbours, unless they are very many.
-        if x.dtype in DTYPES and not torch.compiler.is_exporting() and _is_expensive(plan.number):
+        if _takes_operator(plan, x, values, wanted):
             return apply_operator(plan, x, values, channel_dim, reach)
         return plan.eager(x, values, channel_dim)
-    prepared = prepare(plan, x, channel_dim, wanted, reach)
-    if prepared is None or not _PLAIN_VALUES.issuperset(map(type, values)) or plan.lacks_gradients(values):
+    prepared = prepare(plan, x, channel_dim, wanted, reach) if isinstance(x, Tensor) else None
+    if prepared is None or not plan.takes(values, x):
         return plan.eager(x, values, channel_dim)
     x, call = prepared
     if plan.random:
@@ -145,10 +143,23 @@ def _has_layouts(x: Tensor) -> bool:
     return x.dim() >= SPATIAL and x.device.type == "cpu"
 
 
-def _is_expensive(number: int) -> bool:
+def _takes_operator(plan: Plan, x: Tensor, values: Sequence[Value], wanted: str) -> bool:
+    """Whether the operator stands for an activation in a compiled region."""
+    return (
+        wanted == "auto"
+        and x.dtype in DTYPES
+        and not torch.compiler.is_exporting()
+        and plan.takes(values, x)
+        and _is_expensive(plan.number, x.device.type)
+    )
+
+
+def _is_expensive(number: int, device: str) -> bool:
     """Whether a table is cheaper on large tensors; asked while compiling, when the answer must not be traced."""
+    if _forced.get() not in {None, "auto"} or torch._C._are_functorch_transforms_active() or device not in DEVICES:
+        return False
     plan = Plan.numbered(number)
-    return not plan.random and (plan.price or 0) > EXPENSIVE_COMPILED
+    return not plan.random and (plan.price or 0) > EXPENSIVE_COMPILED and plan.compiles(device)
 
 
 # All that `torch.compiler.assume_constant_result` does, which would import the compiler, a second, for everybody.
@@ -156,16 +167,22 @@ _is_expensive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:
-    return Tabulated(table_of(plan, leaves, device, reach))
+    table = table_of(plan, leaves, device, reach)
+    if not table.accurate:
+        warn_once(f"a table was asked for that cannot be made fine enough: values may err by {table.value_error:.1g}")
+    return Tabulated(table)
 
 
 def _takes_kernels(x: Tensor) -> bool:
     """Whether a tensor is plain memory, and nobody is watching operations (transforms, tracers, other modes)."""
     return (
-        type(x) in _PLAIN
+        type(x) in PLAIN
         and x.device.type in DEVICES
         and x.dtype in DTYPES
         and x.numel() > 0
+        and x.layout == torch.strided
+        and not x.is_neg()
+        and not x._is_zerotensor()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0

@@ -48,10 +48,12 @@ def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Rea
     """
     values = b"" if leaves is None else leaves.cpu().numpy().tobytes()
     key = (plan.formula, reach, values, device)
-    table = _recent.get(key)
-    if table is None:
+    table = _recent.pop(key, None)
+    if table is not None:
+        _recent[key] = table
+    else:
         table = _recent[key] = tabulate(plan, leaves, reach, device)
-        while len(_recent) > 1 and sum(other.nbytes for other in _recent.values()) > REMEMBERED:
+        while len(_recent) > 1 and sum(other.nbytes for other in tuple(_recent.values())) > REMEMBERED:
             _recent.popitem(last=False)
     return table
 

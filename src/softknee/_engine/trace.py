@@ -303,8 +303,11 @@ def _hypot(to: Builder, a: Argument, b: Argument) -> Argument:
     return to.add("where", infinite, math.inf, to.add("mul", to.add("sqrt", to.add("add", *squares)), back))
 
 
-def _uniform(to: Builder, *_: Any) -> Argument:
-    return to.add("uniform")
+def _uniform(to: Builder, _: Any, low: float = 0.0, high: float = 1.0) -> Argument:
+    if to.draws:
+        raise NotPointwise("the formula draws more than one random number an element")
+    to.draws += 1
+    return to.add("add", low, to.add("mul", high - low, to.add("uniform")))
 
 
 RULES: Mapping[str, Rule] = {
@@ -312,7 +315,8 @@ RULES: Mapping[str, Rule] = {
     **{name: _plain(name) for name in ("sin", "cos", "tan", "atan", "tanh", "sigmoid", "erf", "floor")},
     **{name: _plain(name) for name in ("remainder", "where", "lt", "le", "gt", "ge", "eq", "ne")},
     **dict.fromkeys(("alias", "detach", "clone", "_to_copy", "expand", "view", "lift_fresh_copy"), _same),
-    **dict.fromkeys(("uniform", "rand_like", "rand"), _uniform),
+    "uniform": _uniform,
+    "rand_like": lambda to, x: _uniform(to, x),
     **dict.fromkeys(("logical_and", "bitwise_and"), _logical("and")),
     **dict.fromkeys(("logical_or", "bitwise_or"), _logical("or")),
     **dict.fromkeys(("logical_not", "bitwise_not"), _logical("not")),

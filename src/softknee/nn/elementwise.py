@@ -26,8 +26,12 @@ FEW = 6
 _OPERATION = re.compile(r"[-+/(]|\*\*?")
 # Name of the buffer that keeps a declared or calibrated reach.
 _REACH = "table_reach"
+# It keeps whole multiples of this part of one.
+_REACH_UNITS = 2**20
 # Elements of a channel in the tensor that `engine` speaks of.
 LARGE_EXAMPLE = 2**17
+# Of which no more than this many for all channels together.
+MOST_ELEMENTS = 2**24
 
 
 class Elementwise(nn.Module):
@@ -121,9 +125,9 @@ class Elementwise(nn.Module):
         """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`."""
         shape = [1] * max(2, self.channel_dim + 1, -self.channel_dim)
         shape[self.channel_dim] = self.per_channel or 1
-        shape[0 if self.channel_dim % len(shape) else 1] = LARGE_EXAMPLE
+        shape[0 if self.channel_dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, MOST_ELEMENTS // max(shape)))
         devices = [value.device for value in self._values() if isinstance(value, Tensor)]
-        # Never looked into, so it takes no memory.
+        # Never looked into: memory that is not touched is not taken.
         return self.engine_for(torch.empty(shape, dtype=torch.float32, device=devices[0] if devices else "cpu"))
 
     def engine_for(self, x: Tensor) -> str:
@@ -163,14 +167,17 @@ class Elementwise(nn.Module):
             raise UsageError(
                 f"reach of {type(self).__name__} must be two finite numbers in order, got {low:g}, {high:g}"
             )
-        self._reach = (low, high)
-        self.register_buffer(_REACH, torch.tensor(self._reach, dtype=torch.float64))
+        # Whole numbers, which stay what they are when a model changes its dtype or device.
+        whole = [round(bound * _REACH_UNITS) for bound in (low, high)]
+        self._reach = (whole[0] / _REACH_UNITS, whole[1] / _REACH_UNITS)
+        self.register_buffer(_REACH, torch.tensor(whole, dtype=torch.int64, device="cpu"))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take over a saved reach, also where there was none so far."""
         saved = state_dict.get(prefix + _REACH)
         if saved is not None:
-            self.set_reach(*saved.tolist())
+            low, high = (bound / _REACH_UNITS for bound in saved.tolist())
+            self.set_reach(low, high)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property

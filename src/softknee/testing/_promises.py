@@ -70,6 +70,8 @@ def check_bounds(activation: Spec | str, **values: float | tuple[float, ...]) ->
 def check_idempotent(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
     """Check the promise that a second application changes neither value nor derivative, on [-1e4, 1e4] and at kinks.
 
+    Like every check of values, at the default parameters and at others.
+
     Args:
         activation: As in `check_values`.
         **values: As in `check_values`.
@@ -80,14 +82,15 @@ def check_idempotent(activation: Spec | str, **values: float | tuple[float, ...]
     subject = Subject(activation, values)
     if not subject.spec.promises.idempotent:
         return
-    x = torch.cat([_samples(), torch.tensor(subject.kinks(subject.defaults), dtype=torch.float64)])
-    x, again = x.requires_grad_(), subject(x, subject.defaults).detach().requires_grad_()
-    first, second = (subject(point, subject.defaults) for point in (x, again))
-    slopes = [torch.autograd.grad(y.sum(), point)[0] for y, point in ((first, x), (second, again))]
-    for one, other in ((first, second), slopes):
-        i = int((one != other).int().argmax())
-        if one[i] != other[i]:
-            subject.fail("idempotent", x[i].item(), other[i].item(), one[i].item())
+    for setting in subject.settings():
+        x = torch.cat([_samples(), torch.tensor(subject.kinks(setting), dtype=torch.float64)])
+        x, again = x.requires_grad_(), subject(x, setting).detach().requires_grad_()
+        first, second = (subject(point, setting) for point in (x, again))
+        slopes = [torch.autograd.grad(y.sum(), point)[0] for y, point in ((first, x), (second, again))]
+        for one, other in ((first, second), slopes):
+            i = int((one != other).int().argmax())
+            if one[i] != other[i]:
+                subject.fail(f"idempotent with {setting}", x[i].item(), other[i].item(), one[i].item())
 
 
 def check_smooth(activation: Spec | str, **values: float | tuple[float, ...]) -> None:

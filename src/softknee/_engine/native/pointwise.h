@@ -41,22 +41,24 @@ static void sk_rows(const sk_arrays *a, long first, long last, long channels, lo
         }
 }
 
-static void sk_columns(const sk_arrays *a, long first, long last, long channels, double *sums) {
+static int sk_columns(const sk_arrays *a, long first, long last, long channels, double *sums) {
     long size = (long)SK_SUMS * channels;
     float *gathered = calloc(size + 1, sizeof(float));
+    if (!gathered) return 1;
     for (long row = first; row < last; row++) {
         sk_across(a, row * channels, channels, gathered);
         if ((row - first) % SK_GATHERED == SK_GATHERED - 1 || row == last - 1)
             for (long s = 0; s < size; s++) sums[s] += gathered[s], gathered[s] = 0;
     }
     free(gathered);
+    return 0;
 }
 #endif
 
-static void sk_piece(const sk_arrays *a, long first, long last, long channels, long inner, double *sums) {
+static int sk_piece(const sk_arrays *a, long first, long last, long channels, long inner, double *sums) {
 #if SK_PER_CHANNEL
     if (inner > 1) sk_rows(a, first, last, channels, inner, sums);
-    else sk_columns(a, first, last, channels, sums);
+    else return sk_columns(a, first, last, channels, sums);
 #else
     (void)channels;
     for (long b = first * inner; b < last * inner; b += SK_BLOCK) {
@@ -64,20 +66,24 @@ static void sk_piece(const sk_arrays *a, long first, long last, long channels, l
         SK_ADD_BLOCK(a, b, stop, 0, 1, sums);
     }
 #endif
+    return 0;
 }
 
 /* Returns 0, or 1 where memory ran out. `total` receives the sums, SK_SUMS x channels. */
 int sk_run(const T *x, const T *g, const T *v, T *y, T *z, const float *leaves, float *total, long outer,
            long channels, long inner, uint64_t seed, int threads) {
     const sk_arrays arrays = {x, g, v, y, z, leaves, seed};
-    long row = channels * inner, rows = row < SK_PIECE ? SK_PIECE / (row ? row : 1) : 1;
-    long pieces = (outer + rows - 1) / rows, size = (long)SK_SUMS * channels;
+    long row = channels * inner, size = (long)SK_SUMS * channels;
+    /* Partial sums may take a small part of the tensor's own memory. */
+    long wanted = 32 * size > SK_PIECE ? 32 * size : SK_PIECE, rows = row < wanted ? wanted / (row ? row : 1) : 1;
+    long pieces = (outer + rows - 1) / rows;
+    int failed = 0;
     double *sums = calloc(pieces * size + 1, sizeof(double));
     if (!sums) return 1;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && pieces > 1)
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed) if (threads > 1 && pieces > 1)
     for (long p = 0; p < pieces; p++) {
         long last = (p + 1) * rows < outer ? (p + 1) * rows : outer;
-        sk_piece(&arrays, p * rows, last, channels, inner, sums + p * size);
+        failed |= sk_piece(&arrays, p * rows, last, channels, inner, sums + p * size);
     }
     for (long s = 0; s < size; s++) {
         double sum = 0;
@@ -85,5 +91,5 @@ int sk_run(const T *x, const T *g, const T *v, T *y, T *z, const float *leaves, 
         total[s] = (float)sum;
     }
     free(sums);
-    return 0;
+    return failed;
 }
