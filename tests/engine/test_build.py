@@ -35,7 +35,7 @@ def use(monkeypatch, tmp_path):
         script = tmp_path / "compiler"
         script.write_text(f"#!/bin/sh\n{lines}\n")
         script.chmod(0o755)
-        monkeypatch.setattr(build, "compiler", lambda: str(script))
+        monkeypatch.setattr(build, "compiler", lambda: (str(script),))
 
     return exchange
 
@@ -167,7 +167,7 @@ def test_a_compiler_that_never_ends_is_given_up(cache, use, monkeypatch):
 
 
 def test_a_compiler_that_cannot_be_started_is_named(cache, monkeypatch):
-    monkeypatch.setattr(build, "compiler", lambda: "/nowhere/cc")
+    monkeypatch.setattr(build, "compiler", lambda: ("/nowhere/cc",))
     with pytest.raises(NoCompiler, match="/nowhere/cc failed"):
         load(SOURCE % 4)
 

@@ -130,7 +130,7 @@ def _identity() -> tuple[str, ...]:
     """Return what tells one compiler from another, or from its next version."""
     path, *options = compiler() or ("",)
     real = Path(path).resolve()
-    return (str(real), str(real.stat().st_mtime_ns), *options)
+    return (str(real), str(real.stat().st_mtime_ns) if real.is_file() else "", *options)
 
 
 @lru_cache(maxsize=1)

@@ -76,7 +76,8 @@ class NativeKernel:
         total = torch.empty(self.sums, layout.channels, dtype=torch.float32, device="cpu") if self.sums else None
         x, y = arrays[0].data_ptr(), results[0].data_ptr()
         g = arrays[1].data_ptr() if len(arrays) > 1 else None
-        v, z = (arrays[2].data_ptr(), results[1].data_ptr()) if len(arrays) > 2 else (None, None)
+        v = arrays[2].data_ptr() if len(arrays) > 2 else None
+        z = results[1].data_ptr() if len(results) > 1 else None
         pointer = None if leaves is None else leaves.data_ptr()
         sums = None if total is None else total.data_ptr()
         threads = torch.get_num_threads()

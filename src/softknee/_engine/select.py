@@ -169,7 +169,7 @@ _is_expensive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:
     table = table_of(plan, leaves, device, reach)
     if not table.accurate:
-        warn_once(f"a table was asked for that cannot be made fine enough: values may err by {table.value_error:.1g}")
+        warn_once(f"a table was asked for that cannot be made fine enough: values may err by {table.value_error:.0e}")
     return Tabulated(table)
 
 
