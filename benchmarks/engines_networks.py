@@ -3,7 +3,7 @@
 All variants of a table are timed in turn in one process on one thread; ratios are medians over the rounds of the ratios
 within a round.
 
-Usage: python benchmarks/engines_networks.py [SECTION ...] [--rounds 9] [--batch 128]
+Usage: python benchmarks/engines_networks.py [SECTION ...] [--rounds 9] [--batch 128] [--keep-memory]
 Sections: resnet, compiled, storms
 """
 
@@ -155,7 +155,7 @@ def storms(_: int, __: int) -> None:
 
     built = []
     compile_ = build._compile
-    build._compile = lambda *arguments: built.append(arguments[-1].name) or compile_(*arguments)
+    build._compile = lambda *arguments: built.append(arguments[-1]) or compile_(*arguments)
     rows = []
     for text in (f"x*sigmoid({time.time()}*b*x)[b=1]", f"tanh({time.time()}*a*x) + b*x[a=1,b=1]"):
         module = parse_choice(text).build(channels=1)
@@ -177,8 +177,11 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[*SECTIONS])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--keep-memory", action="store_true", help="call softknee.keep_memory() first")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.keep_memory:
+        sk.keep_memory()
     warnings.filterwarnings("ignore", module="torch")
     for name in options.sections:
         print(f"## {name}: {SECTIONS[name].__doc__}\n", flush=True)

@@ -34,6 +34,8 @@ PRECISE_SLOPES = {
     *("identity", "relu", "leaky_relu", "prelu", "rrelu", "relu6", "srelu", "brelu", "softplus", "hardsigmoid"),
     *("hardtanh", "silu", "swish", "hardswish", "staf", "selu", "bspline"),
 }
+# No kernel is faster than to leave the input alone.
+NOTHING_TO_DO = {"identity"}
 SPREAD = 0.25
 VECTOR_SPREAD = 0.05
 # Its default of 51 takes long to trace and to compile, and shows nothing else.

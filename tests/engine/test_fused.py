@@ -8,6 +8,7 @@ import torch
 from subjects import (
     CHANNELS,
     DEFAULTS,
+    NOTHING_TO_DO,
     SUBJECTS,
     assert_parameters_right,
     assert_right,
@@ -28,7 +29,7 @@ def check(module, x, g):
 @pytest.mark.parametrize("case", SUBJECTS, ids=str)
 def test_catalogue_against_float64(case):
     module = case.module()
-    assert module.engine == "fused"
+    assert module.engine == ("eager" if case.spec.name in NOTHING_TO_DO else "fused")
     check(module, inputs_for(case, 64, CHANNELS, 40), normal(64, CHANNELS, 40, seed=2))
     check(module, inputs_for(case, 300, CHANNELS, scale=0.2), normal(300, CHANNELS, seed=3))
     check(module, inputs_for(case, 30, CHANNELS, 7, scale=8.0), normal(30, CHANNELS, 7, seed=4))
@@ -170,14 +171,13 @@ def test_numbers_of_channels(channels):
 
 
 SPECIALS = [math.inf, -math.inf, -0.0, 0.0, 1e-45, -1e-38, 1e30, -1e30, 3.4e38, -3.4e38, 88.8, -88.8, 1.0]
-# Of large numbers kernels do not know the phase, and rounding the frequency changes it before; mish's kernel multiplies
-# an infinite input by a slope of zero.
-BOUNDED = {"snake": 1e9, "staf": 10.0, "mish": 3.5e38}
+# Of large numbers kernels do not know the phase, and rounding the frequency changes it before.
+BOUNDED = {"snake": 1e9, "staf": 10.0}
 
 
 @pytest.mark.parametrize("case", DEFAULTS, ids=str)
 def test_special_inputs(case):
-    """What float64 gives, or what torch's float32 makes of it where that overflows on the way."""
+    """What float64 gives, or torch's float32 where that overflows on the way, if either is a number."""
     module = case.module()
     x = torch.tensor([value for value in SPECIALS if abs(value) <= BOUNDED.get(case.spec.name, math.inf)])
     x = x.view(-1, 1).repeat(1, 2)
@@ -186,7 +186,8 @@ def test_special_inputs(case):
         eager = run(module, x, torch.ones_like(x))
     for one, best, other in zip(got, (wanted.value.float(), wanted.slope.float()), eager, strict=False):
         right = [torch.isclose(one, right, rtol=1e-5, atol=1e-6, equal_nan=True) for right in (best, other)]
-        assert (right[0] | right[1]).all(), (x[:, 0], one[:, 0], best[:, 0], other[:, 0])
+        neither = best.isnan() & other.isnan()
+        assert (right[0] | right[1] | neither).all(), (x[:, 0], one[:, 0], best[:, 0], other[:, 0])
     zeros = x == 0
     assert torch.equal(got[0][zeros].signbit(), wanted.value[zeros].signbit())
 

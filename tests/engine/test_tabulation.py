@@ -10,6 +10,7 @@ from subjects import (
     CHANNELS,
     DEFAULTS,
     EPS,
+    NOTHING_TO_DO,
     SUBJECTS,
     ULP,
     assert_parameters_right,
@@ -30,6 +31,9 @@ from softknee._engine.layout import Layout
 from softknee._engine.lookup import look_up
 from softknee._engine.table import REACH
 from softknee._errors import UsageError
+
+# Some parameter values are chosen so that none is.
+pytestmark = pytest.mark.filterwarnings("ignore:a table was asked for that cannot be made fine enough")
 
 CPU = torch.device("cpu")
 # Each once, however many parameter values hypothesis tries: a formula is compiled once.
@@ -216,7 +220,7 @@ def test_tables_by_channel_index(shape):
 def test_catalogue_by_tables(case):
     module = case.module(engine="table")
     x, g = normal(300, CHANNELS, scale=3.0), normal(300, CHANNELS, seed=2)
-    assert module.engine_for(x) == "table"
+    assert module.engine_for(x) == ("eager" if case.spec.name in NOTHING_TO_DO else "table")
     assert_table_right(module, x, g, run(module, x, g))
 
 

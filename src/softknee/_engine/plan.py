@@ -185,8 +185,10 @@ class Plan:
     @staticmethod
     def _row(value: Value, length: int | None, channels: int, device: torch.device) -> Tensor:
         """Return a parameter's entries for all channels as one float32 vector."""
-        tensor = torch.as_tensor(value, dtype=torch.float32, device=device)
-        return tensor.reshape(1 if length is None else length, -1).expand(-1, channels).flatten()
+        entries = 1 if length is None else length
+        if not isinstance(value, Tensor):
+            return torch.full((entries * channels,), value, dtype=torch.float32, device=device)
+        return value.to(device, torch.float32).reshape(entries, -1).expand(-1, channels).flatten()
 
     def bends(self, leaves: Tensor | None) -> tuple[float, ...]:
         """Return where pieces meet at parameter values, ascending; kinks that differ between channels are left out."""

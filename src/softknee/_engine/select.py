@@ -126,7 +126,10 @@ def prepare(
         return None
     if wanted == "eager" or not _takes_kernels(x):
         return None
-    tabulates = wanted == "table" and not plan.random and plan.price is not None
+    # No price: no arithmetic on single elements. A price of zero: nothing to do.
+    if not plan.price:
+        return None
+    tabulates = wanted == "table" and not plan.random
     if not tabulates and not plan.compiles(x.device.type):
         return None
     x, memory_format = dense(x)
