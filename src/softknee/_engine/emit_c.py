@@ -34,7 +34,6 @@ _TEMPLATES = {
     "max": "({0} >= {1} || {0} != {0}) ? {0} : {1}",
     "min": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
-    "hypot": "sqrtf({0} * {0} + {1} * {1})",
     "remainder": "{0} - sk_floor({0} / {1}) * {1}",
     "uniform": "sk_uniform(key, (uint32_t)(i - start))",
 }

@@ -39,7 +39,6 @@ _TEMPLATES = {
     "max": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "min": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "where": "tl.where({0}, {1}, {2})",
-    "hypot": "tl.sqrt_rn({0} * {0} + {1} * {1})",
     "remainder": "{0} - tl.floor(tl.div_rn({0}, {1})) * {1}",
     "uniform": "rand.uniform(key, position)",
     "pow": "sk.power({0}, {1})",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"and", "or", "not"})
 # A rough price of each operation in vector instructions; what is not listed costs one.
-PRICES = {"input": 0, "constant": 0, "div": 3, "sqrt": 4, "pow": 40, "uniform": 12, "remainder": 5, "hypot": 8} | (
+PRICES = {"input": 0, "constant": 0, "div": 3, "sqrt": 4, "pow": 40, "uniform": 12, "remainder": 5} | (
     dict.fromkeys(("exp", "expm1", "log", "log1p", "sigmoid", "tanh", "erf", "sin", "cos", "tan", "atan"), 15)
 )
 _FOLDED: dict[str, Callable[..., float]] = {

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COARSEST = 1 / 16
 MOST_BINS = 16384
+# Bins of all channels together.
+MOST_ROWS = 2**18
 # Bins are made narrower by so much more than the error found asks for.
 MARGIN = 1.03
 # How far inside, relative to the bin, and to the place: a formula rounds on its own way to where it bends.
@@ -165,7 +167,8 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
         The table; its `accurate` tells whether it is fine enough.
     """
     coarsest = grid_over(*reach, plan.bends(leaves))
-    most = max(1, MOST_BINS // coarsest.bins)
+    channels = 1 if leaves is None else leaves.shape[1]
+    most = max(1, min(MOST_BINS, MOST_ROWS // channels) // coarsest.bins)
     times = 1
     while True:
         table, excess = _tabulated(plan, coarsest.finer(times), leaves, device)
