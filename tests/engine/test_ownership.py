@@ -123,10 +123,18 @@ def test_retained_gradients_are_copies():
 def test_without_counts_nothing_is_written_over(monkeypatch):
     from softknee._engine import ownership
 
-    def absent(_):
-        raise AttributeError
+    unknown = (ownership.UNKNOWN,) * 3
+    monkeypatch.setattr(ownership, "counts", lambda _: unknown)
+    ownership._unshared.cache_clear()
+    assert not ownership.is_unshared(unknown)
+    ownership._unshared.cache_clear()
 
-    ownership._unshared.cache_clear()
-    monkeypatch.setattr(ownership, "counts", absent)
-    assert not ownership.is_unshared((1, 1, 1))
-    ownership._unshared.cache_clear()
+
+def test_a_torch_without_counts_is_no_error():
+    from softknee._engine import ownership
+
+    class Uncounted:
+        def untyped_storage(self):
+            return torch.ones(1).untyped_storage()
+
+    assert ownership.counts(Uncounted()) == (ownership.UNKNOWN,) * 3

@@ -15,14 +15,18 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 Counts = tuple[int, int, int]
+UNKNOWN = sys.maxsize
 
 
 def counts(g: Tensor) -> Counts:
     """Return how many hold a tensor, its memory, and its Python object; to be called from a `backward` itself."""
     storage = g.untyped_storage()
-    # Memory that cannot be resized is not torch's own: numpy's, say, whose holders nobody counts.
-    holders = torch._C._storage_Use_Count(storage._cdata) if storage.resizable() else sys.maxsize
-    return g._use_count(), holders, sys.getrefcount(g)  # type: ignore[attr-defined]
+    try:
+        # Memory that cannot be resized is not torch's own: numpy's, say, whose holders nobody counts.
+        holders = torch._C._storage_Use_Count(storage._cdata) if storage.resizable() else UNKNOWN
+        return g._use_count(), holders, sys.getrefcount(g)  # type: ignore[attr-defined]
+    except AttributeError:  # a PyTorch without these counts
+        return UNKNOWN, UNKNOWN, UNKNOWN
 
 
 def is_unshared(found: Counts) -> bool:
@@ -32,15 +36,12 @@ def is_unshared(found: Counts) -> bool:
 
 @lru_cache(maxsize=1)
 def _unshared() -> Counts:
-    try:
-        x = torch.zeros(1, device="cpu", requires_grad=True)
-        seen: list[Counts] = []
-        with torch.enable_grad():
-            y = _Probe.apply(x * 1, seen).exp()
-        y.backward()
-        return seen[0]
-    except AttributeError:  # a PyTorch without these counts
-        return (0, 0, 0)
+    x = torch.zeros(1, device="cpu", requires_grad=True)
+    seen: list[Counts] = []
+    with torch.enable_grad():
+        y = _Probe.apply(x * 1, seen).exp()
+    y.backward()
+    return (0, 0, 0) if UNKNOWN in seen[0] else seen[0]
 
 
 class _Probe(Function):
