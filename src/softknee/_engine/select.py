@@ -34,6 +34,8 @@ EXPENSIVE_COMPILED = 250
 # the incoming gradient is in the other layout; kernels, as fast otherwise, do not.
 SPATIAL = 4
 DEVICES = ("cpu", "cuda")
+# Older versions of PyTorch cannot tell.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 _forced: ContextVar[str | None] = ContextVar("softknee_engine", default=None)
 
 
@@ -151,7 +153,7 @@ def _takes_operator(plan: Plan, x: Tensor, values: Sequence[Value], wanted: str)
     return (
         wanted == "auto"
         and x.dtype in DTYPES
-        and not torch.compiler.is_exporting()
+        and not _is_exporting()
         and plan.takes(values, x)
         and _is_expensive(plan.number, x.device.type)
     )
