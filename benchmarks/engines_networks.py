@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from engines import table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,14 +75,6 @@ def training_step(model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor
             torch._foreach_mul_(parameters, 1 + 1e-6)
 
     return run
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table."""
-    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
-    for row in rows:
-        print(f"| {' | '.join(f'{cell:.2f}' if isinstance(cell, float) else str(cell) for cell in row)} |", flush=True)
-    print()
 
 
 def resnet(rounds: int, batch: int) -> None:

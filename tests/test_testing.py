@@ -80,6 +80,16 @@ def of(function, formula, *, kinks=(), parameters=(), **promises):
 ALPHA = (Param(name="alpha", default=1.0),)
 BROKEN = {
     "wrong formula": (of(torch.tanh, "x / (1 + abs(x))"), testing.check_values, r"its formula .* at x = -6\.0: got"),
+    "wrong kernel": (
+        replace(of(torch.tanh, "tanh(x)"), kernel=lambda x: torch.tanh(x) * (1 + 1e-9)),
+        testing.check_values,
+        r"its formula .* at x = -6\.0: got",
+    ),
+    "wrong derivative of a kernel": (
+        replace(of(torch.tanh, "tanh(x)"), kernel=WrongSlope.apply),
+        testing.check_derivatives,
+        "the derivative by x",
+    ),
     "wrong kink value": (
         of(lambda x: torch.where(x == 0, 1.0, x.relu()), "max(x, 0)", kinks=("0",)),
         testing.check_values,

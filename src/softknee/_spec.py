@@ -79,7 +79,7 @@ class Spec:
         promises: What else is guaranteed.
         source: Key in `references.bib`.
         kernel: The same function in the form that kernels are made from, where another is better there: with fewer
-            exponentials, say, or without branches.
+            exponentials, say, or without branches. Checked as the function is.
         builtin: `"always"` where `function`, at numbers, is one operation of torch that moves memory as fast as it can
             be moved; `"small"` where it is one that is slow on large tensors; None where it is several.
         kinks: Where the derivative jumps, as expressions in the parameters. The derivative there is the

@@ -67,6 +67,17 @@ def test_tables_cover_it():
     assert (grid.low, grid.high) == (-40, 40)
 
 
+def test_narrow_ranges_are_covered_and_stay_with_the_parameters():
+    act = sk.nn.Swish(reach=(0.0, 1e-9))
+    assert act.reach[0] <= 0.0 < 1e-9 <= act.reach[1]
+    x = torch.linspace(-1, 1, 5000)
+    with sk.engine("table"):
+        assert torch.allclose(act(x), torch.nn.functional.silu(x), atol=2e-6)
+    meta = sk.nn.Swish().to("meta")
+    meta.set_reach(-1.0, 1.0)
+    assert meta.table_reach.is_meta
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [

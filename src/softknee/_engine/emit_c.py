@@ -65,13 +65,12 @@ def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) 
         stored=[texts[output] for output in graph.outputs[:arrays]],
         summed=[texts[output] for output in graph.outputs[arrays:]],
     )
-    random = any(operation.name == "uniform" for operation in graph.operations)
     parts = [
         '#include "elements.h"',
-        '#include "random.h"' if random else "",
+        '#include "random.h"' if graph.draws else "",
         f"#define SK_SUMS {len(body.summed)}\n#define SK_PER_CHANNEL {int(per_channel)}\n#define SK_BLOCK {_BLOCK}",
-        body.block(random=random),
-        body.across(random=random) if per_channel else "",
+        body.block(random=graph.draws),
+        body.across(random=graph.draws) if per_channel else "",
         '#include "pointwise.h"',
     ]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -62,18 +62,7 @@ class TritonKernel:
         layout: Layout,
         seed: int = 0,
     ) -> Tensor | None:
-        """Run it.
-
-        Args:
-            arrays: `x`, and `g` and `v` where it takes them, all in the order of the layout.
-            results: Where to write, in the same order; may be one of `arrays`.
-            leaves: `(entries, channels)` float32, contiguous.
-            layout: Of the arrays.
-            seed: Of random numbers.
-
-        Returns:
-            The sums, `(sums, channels)` float32, None where it has none.
-        """
+        """Run it; see `Kernel`."""
         name, parts, programs, sizes = self._launch(layout)
         # Parts are written side by side and added up in a fixed order: sums do not depend on which program ends first.
         sums = torch.empty(parts, self.sums, layout.channels, device=arrays[0].device) if self.sums else None

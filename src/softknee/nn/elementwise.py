@@ -126,9 +126,14 @@ class Elementwise(nn.Module):
         shape = [1] * max(2, self.channel_dim + 1, -self.channel_dim)
         shape[self.channel_dim] = self.per_channel or 1
         shape[0 if self.channel_dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, MOST_ELEMENTS // max(shape)))
-        devices = [value.device for value in self._values() if isinstance(value, Tensor)]
         # Never looked into: memory that is not touched is not taken.
-        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=devices[0] if devices else "cpu"))
+        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        """Where its parameters are, the CPU where it has none."""
+        devices = (tensor.device for tensor in (*self.parameters(), *self.buffers()))
+        return next(devices, torch.device("cpu"))
 
     def engine_for(self, x: Tensor) -> str:
         """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""
@@ -167,10 +172,10 @@ class Elementwise(nn.Module):
             raise UsageError(
                 f"reach of {type(self).__name__} must be two finite numbers in order, got {low:g}, {high:g}"
             )
-        # Whole numbers, which stay what they are when a model changes its dtype or device.
-        whole = [round(bound * _REACH_UNITS) for bound in (low, high)]
+        # Whole numbers, which stay what they are when a model changes its dtype or device; outward, lest none is left.
+        whole = (math.floor(low * _REACH_UNITS), math.ceil(high * _REACH_UNITS))
         self._reach = (whole[0] / _REACH_UNITS, whole[1] / _REACH_UNITS)
-        self.register_buffer(_REACH, torch.tensor(whole, dtype=torch.int64, device="cpu"))
+        self.register_buffer(_REACH, torch.tensor(whole, dtype=torch.int64, device=self._device))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take over a saved reach, also where there was none so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,8 @@ def check_values(activation: Spec | str, **values: float | tuple[float, ...]) ->
         AssertionError: A value differs by more than 1e-12 `(1 + |f|) (1 + |x|)`; inputs are at most 1e4.
     """
     subject = Subject(activation, values)
+    if subject.spec.kernel is not None:
+        check_values(_kernel_form(subject.spec), **values)
     for setting in subject.settings():
         points = _points(subject, setting)
         for channel in subject.channels:
@@ -61,6 +64,8 @@ def check_derivatives(activation: Spec | str, **values: float | tuple[float, ...
         AssertionError: A derivative differs by more than 1e-12 `(1 + |f'|) (1 + |x|)^2`; inputs are at most 1e4.
     """
     subject = Subject(activation, values)
+    if subject.spec.kernel is not None:
+        check_derivatives(_kernel_form(subject.spec), **values)
     for setting in subject.settings():
         points, kinks = _points(subject, setting), set(subject.kinks(setting))
         for channel in subject.channels:
@@ -116,6 +121,11 @@ def gradients_at(subject: Subject, x: Tensor, values: Values, *, channel: int = 
         entries = grad.unbind() if param.vector else (grad,)
         named |= dict(zip(subject.oracle.names(param.name), entries, strict=True))
     return y.detach(), named
+
+
+def _kernel_form(spec: Spec) -> Spec:
+    """Return a spec whose function is the form that kernels are made from."""
+    return replace(spec, function=spec.kernel, kernel=None)
 
 
 def _points(subject: Subject, values: Values) -> list[float]:
