@@ -125,7 +125,7 @@ def gradients_at(subject: Subject, x: Tensor, values: Values, *, channel: int = 
 
 def _kernel_form(spec: Spec) -> Spec:
     """Return a spec whose function is the form that kernels are made from."""
-    return replace(spec, function=spec.kernel, kernel=None)
+    return replace(spec, function=spec.kernel or spec.function, kernel=None)
 
 
 def _points(subject: Subject, values: Values) -> list[float]:
