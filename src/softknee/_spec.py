@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,9 @@ class Param:
         high: Largest allowed value.
         open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
         not_below: Name of another parameter, which this one must not start below.
+        integer: Whether it is a whole number, such as the size of a group.
+        given: Whether the module computes it from its input instead of storing it: the value half of a gated pair, a
+            slope that a small network predicts.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Param:
     high: float | None = None
     open_low: bool = False
     not_below: str = ""
+    integer: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +53,30 @@ class Promises:
     Attributes:
         monotonic: Never decreases.
         smooth: Infinitely often differentiable everywhere.
+        odd: `f(-x) = -f(x)`.
+        even: `f(-x) = f(x)`.
+        zero_at_zero: `f(0) = 0`.
+        lipschitz: Smallest constant `L` known with `|f(x) - f(y)| <= L |x - y|`.
+        period: Smallest `p > 0` with `f(x + p) = f(x)`.
         lower_bound: `f(x) >= lower_bound` for every finite `x`.
         upper_bound: `f(x) <= upper_bound` for every finite `x`.
         idempotent: `f(f(x)) = f(x)` with the same derivative there, so that `f(x)` can be kept in place of `x`.
+        same_shape: The output has the shape of the input.
         vmap: Works under `torch.func.vmap`.
         compiles: Works under `torch.compile(fullgraph=True)`.
     """
 
     monotonic: bool = False
     smooth: bool = False
+    odd: bool = False
+    even: bool = False
+    zero_at_zero: bool = False
+    lipschitz: float | None = None
+    period: float | None = None
     lower_bound: float | None = None
     upper_bound: float | None = None
     idempotent: bool = False
+    same_shape: bool = True
     vmap: bool = True
     compiles: bool = True
 
@@ -74,10 +91,20 @@ class Spec:
         family: One of the catalogue's groups, for example `"rectifier"`.
         function: `f(x, *parameters)`, pure; parameters broadcast against `x` (vectors: along their first axis,
             entry by entry). A `channelwise` function also takes `channel=`, the channel index of each element.
-        formula: The same function stated independently in softknee's expression language; tests compare the two.
+        formula: The same function stated independently in softknee's expression language; tests compare the two. Of a
+            vector function, a description for people.
         parameters: In the order of the function's arguments.
         promises: What else is guaranteed.
         source: Key in `references.bib`.
+        kind: What the function looks at. `"elementwise"`: one element. `"gated"`: one element of either half of the
+            input; `x` is the gate, and a given parameter `value` the other half. `"contextual"`: one element, and given
+            parameters that a small network computes from the whole input. `"vector"`: the entries along one dimension,
+            `function(x, *parameters, dim=...)`.
+        surrogate: Formula whose derivative the backward pass takes in place of the function's own, if it does.
+        statement: A vector function stated independently: `(entries, *parameters) -> entries` on lists of numbers, in
+            plain arithmetic, so that it can be evaluated to any number of digits.
+        note: What a reader must know: choices that are ours, what the source leaves open, what a design guarantees.
+        users: Well-known models that use it.
         kernel: The same function in the form that kernels are made from, where another is better there: with fewer
             exponentials, say, or without branches. Checked as the function is.
         builtin: `"always"` where `function`, at numbers, is one operation of torch that moves memory as fast as it can
@@ -102,6 +129,11 @@ class Spec:
     parameters: tuple[Param, ...] = ()
     promises: Promises = Promises()
     source: str = ""
+    kind: Literal["elementwise", "gated", "contextual", "vector"] = "elementwise"
+    surrogate: str = ""
+    statement: Callable[..., list[Any]] | None = None
+    note: str = ""
+    users: str = ""
     kernel: Callable[..., Tensor] | None = None
     builtin: Literal["always", "small"] | None = None
     kinks: tuple[str, ...] = ()

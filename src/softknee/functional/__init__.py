@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from softknee.functional import exponential, gated, oscillating, rationals, rectifiers, sigmoidal, splines
-from softknee.functional.exponential import celu, elu, pelu, selu, soft_exponential, softplus, trainable_elu
-from softknee.functional.gated import gelu, gelu_tanh, hardswish, mish, silu, swigelu, swish, telu
-from softknee.functional.oscillating import snake, staf
-from softknee.functional.rationals import rational
-from softknee.functional.rectifiers import brelu, identity, leaky_relu, prelu, relu, relu6, rrelu, rrelu_sampled, srelu
-from softknee.functional.sigmoidal import adaptive_sigmoid, hardsigmoid, hardtanh, isru, sgt, sigmoid, softsign, tanh
-from softknee.functional.splines import bspline, linear_spline
 
-SPECS = (
-    *rectifiers.SPECS,
-    *exponential.SPECS,
-    *sigmoidal.SPECS,
-    *gated.SPECS,
-    *oscillating.SPECS,
-    *rationals.SPECS,
-    *splines.SPECS,
+if TYPE_CHECKING:
+    from softknee._spec import Spec
+
+FAMILIES = (
+    rectifiers,
+    exponential,
+    sigmoidal,
+    gated,
+    oscillating,
+    rationals,
+    splines,
 )
+SPECS: tuple[Spec, ...] = tuple(spec for family in FAMILIES for spec in family.SPECS)
 
-__all__ = [
-    "SPECS",
-    "adaptive_sigmoid",
-    "brelu",
-    "bspline",
-    "celu",
-    "elu",
-    "gelu",
-    "gelu_tanh",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "identity",
-    "isru",
-    "leaky_relu",
-    "linear_spline",
-    "mish",
-    "pelu",
-    "prelu",
-    "rational",
-    "relu",
-    "relu6",
-    "rrelu",
-    "rrelu_sampled",
-    "selu",
-    "sgt",
-    "sigmoid",
-    "silu",
-    "snake",
-    "soft_exponential",
-    "softplus",
-    "softsign",
-    "srelu",
-    "staf",
-    "swigelu",
-    "swish",
-    "tanh",
-    "telu",
-    "trainable_elu",
-]
+_FUNCTIONS = {
+    function.__name__: function for spec in SPECS for function in (spec.function, spec.sampled) if function is not None
+}
+
+__all__ = ["SPECS", *_FUNCTIONS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'softknee.functional' has no attribute {name!r}")
+    return _FUNCTIONS[name]
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FUNCTIONS])
