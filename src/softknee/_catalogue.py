@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from softknee import nn
 from softknee._errors import OptionError, UnknownActivation, UsageError, did_you_mean
 from softknee.functional import SPECS as CATALOGUE
-from softknee.nn.elementwise import check_options
 from softknee.nn.formula import FUNCTIONS, formula_spec
+from softknee.nn.options import check_options
 
 if TYPE_CHECKING:
     import torch

@@ -100,6 +100,8 @@ class Spec:
             input; `x` is the gate, and a given parameter `value` the other half. `"contextual"`: one element, and given
             parameters that a small network computes from the whole input. `"vector"`: the entries along one dimension,
             `function(x, *parameters, dim=...)`.
+        dim: Dimension along which a vector function works, or in which the halves of a gated one lie, by default.
+        gate_first: Whether the first half is the gate, by default.
         surrogate: Formula whose derivative the backward pass takes in place of the function's own, if it does.
         statement: A vector function stated independently: `(entries, *parameters) -> entries` on lists of numbers, in
             plain arithmetic, so that it can be evaluated to any number of digits.
@@ -115,8 +117,9 @@ class Spec:
         aliases: Other names in common use for exactly this function.
         sampled: `f(x, *parameters, generator=None)`, the random form used in training, if there is one.
         initializations: How vector parameters are drawn: `(terms, generator) -> {name: tensor}`; the first is the
-            default.
-        terms: Default number of terms: the length of vector parameters, or the degree of a rational function.
+            default. Those of a vector function are drawn for a number of channels: `(channels, generator) -> ...`.
+        terms: Default number of terms: the length of vector parameters, or the degree of a rational function; 0 where
+            it must be given.
         fewest_terms: Smallest number of terms.
         channelwise: Whether the function depends on the channel an element is in.
     """
@@ -130,6 +133,8 @@ class Spec:
     promises: Promises = Promises()
     source: str = ""
     kind: Literal["elementwise", "gated", "contextual", "vector"] = "elementwise"
+    dim: int = 1
+    gate_first: bool = True
     surrogate: str = ""
     statement: Callable[..., list[Any]] | None = None
     note: str = ""

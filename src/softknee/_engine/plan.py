@@ -148,22 +148,13 @@ class Plan:
             Same shape and dtype as `x`.
         """
         arguments = [
-            self._broadcast(value, x, vector=length is not None, channel_dim=channel_dim)
+            broadcast(value, x, vector=length is not None, channel_dim=channel_dim)
             for value, length in zip(values, self.lengths, strict=True)
         ]
         if self.channelwise:
             index = torch.arange(x.shape[channel_dim], device=x.device)  # type: ignore[index]
             return self.function(x, *arguments, channel=index.view(_channel_shape(x, channel_dim)))
         return self.function(x, *arguments)
-
-    @staticmethod
-    def _broadcast(value: Value, x: Tensor, *, vector: bool, channel_dim: int | None) -> Value:
-        if not isinstance(value, Tensor):
-            return value
-        value = value.to(x.dtype)
-        if channel_dim is not None and value.dim() > vector and value.shape[-1] == x.shape[channel_dim]:
-            return value.view(*value.shape[:vector], *_channel_shape(x, channel_dim))
-        return value if vector else value.view(())
 
     def leaves(self, values: Sequence[Value], channels: int, device: torch.device) -> Tensor | None:
         """Return all parameter entries as `(entries, channels)` in float32; None where there are none."""
@@ -243,6 +234,26 @@ def plan_of(function: Callable[..., Tensor], kernel: Callable[..., Tensor], **ki
         The plan.
     """
     return Plan(function, kernel, **kinds)
+
+
+def broadcast(value: Value, x: Tensor, *, vector: bool = False, channel_dim: int | None = None) -> Value:
+    """Return a stored parameter in the shape and dtype in which formulas take it.
+
+    Args:
+        value: In its stored shape, or a number.
+        x: The input it is for.
+        vector: Whether its first axis counts terms.
+        channel_dim: Dimension of the channels in `x`, not negative; None where all elements share their parameters.
+
+    Returns:
+        A number as it is; a tensor in the dtype of `x`, broadcastable to it behind the terms.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(x.dtype)
+    if channel_dim is not None and value.dim() > vector and value.shape[-1] == x.shape[channel_dim]:
+        return value.view(*value.shape[:vector], *_channel_shape(x, channel_dim))
+    return value if vector else value.view(())
 
 
 def _channel_shape(x: Tensor, channel_dim: int | None) -> tuple[int, ...]:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from softknee.functional import SPECS
+from softknee.nn.activation import Activation
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.formula import Formula
+from softknee.nn.gated import Gated
+from softknee.nn.vector import Vector
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SPECS = {spec.title: spec for spec in SPECS}
+_BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": Gated, "vector": Vector}
+# Classes that need more than a spec, by the file that holds them.
+_WRITTEN: Mapping[str, str] = {}
 
-__all__ = ["Elementwise", "Formula", *_SPECS]
+__all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", *_SPECS]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _WRITTEN:
+        return getattr(import_module(f"softknee.nn.{_WRITTEN[name]}"), name)
     if name not in _SPECS:
         raise AttributeError(f"module 'softknee.nn' has no attribute {name!r}")
     spec = _SPECS[name]
-    about = f"{inspect.getdoc(spec.function)}\n\nOptions: see `Elementwise`."
-    module = type(name, (Elementwise,), {"spec": spec, "__doc__": about, "__module__": __name__, "__qualname__": name})
+    base = _BASES[spec.kind]
+    about = f"{inspect.getdoc(spec.function)}\n\nOptions: see `{base.__name__}`."
+    module = type(name, (base,), {"spec": spec, "__doc__": about, "__module__": __name__, "__qualname__": name})
     globals()[name] = module
     return module
 

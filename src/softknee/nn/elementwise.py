@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from softknee._engine.plan import plan_of
 from softknee._engine.select import check_engine, evaluate, prepare
 from softknee._engine.table import REACH
-from softknee._errors import OptionError, UsageError, did_you_mean
+from softknee._errors import UsageError
+from softknee.nn.activation import Activation, dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from softknee._engine.plan import Plan
-    from softknee._spec import Param, Spec
+    from softknee._spec import Spec
 
 
 # Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
@@ -34,11 +35,8 @@ LARGE_EXAMPLE = 2**17
 MOST_ELEMENTS = 2**24
 
 
-class Elementwise(nn.Module):
-    """An activation with its parameters, fixed or trainable, shared or per channel.
-
-    A fixed scalar is a plain number, as in torch's own modules. Trainable scalars are stored with shape `(1,)`,
-    per-channel parameters with `(channels,)`, vectors with `(terms,)` or `(terms, channels)`.
+class Elementwise(Activation):
+    """An activation of single elements, evaluated by an engine.
 
     Args:
         trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
@@ -57,7 +55,6 @@ class Elementwise(nn.Module):
         OptionError: An option is unknown to this activation, or its value is outside the allowed range.
     """
 
-    spec: Spec
     _reach: tuple[float, float] = REACH
 
     def __init__(
@@ -73,35 +70,19 @@ class Elementwise(nn.Module):
         reach: tuple[float, float] | None = None,
         **values: float | Tensor,
     ) -> None:
-        super().__init__()
         self.wanted_engine = check_engine(engine)
-        check_options(self.spec, trainable, per_channel, terms, initialization, values)
-        self.per_channel = per_channel
+        super().__init__(
+            trainable=trainable,
+            per_channel=per_channel,
+            terms=terms,
+            initialization=initialization,
+            generator=generator,
+            **values,
+        )
         self.channel_dim = channel_dim
-        drawn = _drawn(self.spec, terms, initialization, generator)
-        for param in self.spec.parameters:
-            value = values.get(param.name, drawn.get(param.name, param.default))
-            self._store(param, value, trained=_is_trained(param, trainable))
         self._plans = self._make_plans()
         if reach is not None:
             self.set_reach(*reach)
-
-    def _store(self, param: Param, value: Any, *, trained: bool) -> None:
-        """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
-        if not trained and isinstance(value, float | int) and self.per_channel is None:
-            setattr(self, param.name, float(value))
-            return
-        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
-        shape = tensor.shape[:1] if param.vector else ()
-        if self.per_channel is not None:
-            tensor = tensor.unsqueeze(-1) if tensor.dim() == len(shape) else tensor
-            tensor = tensor.expand(*shape, self.per_channel).clone()
-        elif not param.vector:
-            tensor = tensor.reshape(1)
-        if trained:
-            self.register_parameter(param.name, nn.Parameter(tensor))
-        else:
-            self.register_buffer(param.name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation.
@@ -129,12 +110,6 @@ class Elementwise(nn.Module):
         # Never looked into: memory that is not touched is not taken.
         return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
 
-    @property
-    def _device(self) -> torch.device:
-        """Where its parameters are, the CPU where it has none."""
-        devices = (tensor.device for tensor in (*self.parameters(), *self.buffers()))
-        return next(devices, torch.device("cpu"))
-
     def engine_for(self, x: Tensor) -> str:
         """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""
         plan = self._plans[self._draws]
@@ -144,14 +119,6 @@ class Elementwise(nn.Module):
             return "eager"
         with torch.no_grad():
             return prepared[1].at(self._values(), x.device).engine.name
-
-    def _values(self) -> list[Tensor | float]:
-        # Parameters come straight from their dictionary, which is several times faster than as attributes.
-        direct: dict[str, Any] = self._parameters
-        return [
-            getattr(self, param.name) if direct.get(param.name) is None else direct[param.name]
-            for param in self.spec.parameters
-        ]
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -226,143 +193,13 @@ class Elementwise(nn.Module):
         self._plans = self._make_plans()
 
     def _channels_of(self, x: Tensor) -> int:
-        """Return the dimension of the channels in `x`.
-
-        Raises:
-            UsageError: There is no such dimension, or it has another number of channels.
-        """
-        dim = self._channel_dim(x)
-        if self.per_channel is not None and x.shape[dim] != self.per_channel:
-            raise UsageError(
-                f"{type(self).__name__} has parameters for {self.per_channel} channels, "
-                f"got an input of shape {tuple(x.shape)} with {x.shape[dim]} in dimension {dim}"
-            )
-        return dim
-
-    def _channel_dim(self, x: Tensor) -> int:
-        if x.dim() == 1:
-            return 0
-        if not -x.dim() <= self.channel_dim < x.dim():
-            raise UsageError(
-                f"{type(self).__name__} expects channels in dimension {self.channel_dim}, "
-                f"got an input of shape {tuple(x.shape)}"
-            )
-        return self.channel_dim % x.dim()
-
-    def named_values(self) -> dict[str, Tensor | float]:
-        """Return the present parameter values by name, detached, in their stored shapes."""
-        values = {param.name: getattr(self, param.name) for param in self.spec.parameters}
-        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+        return dimension(self, x, self.channel_dim, self.per_channel)
 
     def extra_repr(self) -> str:
-        """Return parameter values, and which are trained."""
-        parts = [f"{name}={_shown(value)}" for name, value in self.named_values().items()]
-        trained = [name for name, _ in self.named_parameters()]
-        parts += [f"trainable=({', '.join(trained)})"] if trained else []
-        parts += [f"per_channel={self.per_channel}"] if self.per_channel is not None else []
-        parts.append(f"engine={self.engine}")
-        return ", ".join(parts)
+        """Return parameter values, which are trained, and the engine."""
+        return ", ".join(filter(None, [super().extra_repr(), f"engine={self.engine}"]))
 
 
 def _is_light(spec: Spec, *, numbers: bool, vectors: bool) -> bool:
     """Whether torch evaluates the function, at numbers or tensors, in few operations."""
     return (spec.builtin is not None and numbers) or (not vectors and len(_OPERATION.findall(spec.formula)) <= FEW)
-
-
-def check_options(
-    spec: Spec,
-    trainable: bool | Collection[str] | None,
-    per_channel: int | None,
-    terms: int | None,
-    initialization: str | None,
-    values: Mapping[str, float | Tensor],
-) -> None:
-    """Check the options of an activation before anything is built.
-
-    Args:
-        spec: The activation.
-        trainable: As in `Elementwise`.
-        per_channel: As in `Elementwise`.
-        terms: As in `Elementwise`.
-        initialization: As in `Elementwise`.
-        values: Parameter values by name.
-
-    Raises:
-        OptionError: Naming the option, what was given and what is allowed.
-    """
-    names = [param.name for param in spec.parameters]
-    named = [] if isinstance(trainable, bool | None) else trainable
-    for name in (*values, *named):
-        if name not in names:
-            allowed = f"it has {', '.join(names)}" if names else "it has none"
-            raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names) or ';'} {allowed}")
-    if (trainable is True or per_channel is not None) and not names:
-        raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
-    for option, number, least in (("per_channel", per_channel, 1), ("terms", terms, spec.fewest_terms)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
-            raise OptionError(f"{option} of {spec.name} must be an integer of at least {least}, got {number!r}")
-    vectors = bool(spec.initializations)
-    if not vectors and (terms is not None or initialization is not None):
-        raise OptionError(f"{spec.name} has no terms; it takes neither terms nor initialization")
-    if initialization is not None and initialization not in spec.initializations:
-        allowed = ", ".join(spec.initializations)
-        raise OptionError(f"initialization of {spec.name} must be one of {allowed}, got {initialization!r}")
-    for param in spec.parameters:
-        if param.name in values:
-            _check_range(spec, param, _numbers(values[param.name]))
-    _check_order(spec, values)
-
-
-def _check_order(spec: Spec, values: Mapping[str, float | Tensor]) -> None:
-    starts = {param.name: values.get(param.name, param.default) for param in spec.parameters}
-    for param in spec.parameters:
-        if not param.not_below:
-            continue
-        low, high = _numbers(starts[param.not_below]), _numbers(starts[param.name])
-        if not (low.is_meta or high.is_meta or (low <= high).all()):
-            raise OptionError(
-                f"{param.name} of {spec.name} must not be below {param.not_below}, "
-                f"got {param.not_below}={_shown(low)} and {param.name}={_shown(high)}"
-            )
-
-
-def _numbers(value: Any) -> Tensor:
-    """Return a value as a tensor that can be looked into, whatever the default device is."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
-
-
-def _check_range(spec: Spec, param: Param, value: Tensor) -> None:
-    if value.is_meta:
-        return
-    low, high = param.low, param.high
-    inside = value.isfinite()
-    if low is not None:
-        inside &= value > low if param.open_low else value >= low
-    if high is not None:
-        inside &= value <= high
-    if not inside.all():
-        bounds = [] if low is None else [f"{'above' if param.open_low else 'at least'} {low:g}"]
-        bounds += [] if high is None else [f"at most {high:g}"]
-        wanted = " and ".join(bounds) or "finite"
-        raise OptionError(f"{param.name} of {spec.name} must be {wanted}, got {_shown(value)}")
-
-
-def _is_trained(param: Param, trainable: bool | Collection[str] | None) -> bool:
-    if trainable is None:
-        return param.trainable
-    return trainable if isinstance(trainable, bool) else param.name in trainable
-
-
-def _drawn(
-    spec: Spec, terms: int | None, initialization: str | None, generator: torch.Generator | None
-) -> Mapping[str, Tensor]:
-    if not spec.initializations:
-        return {}
-    draw = spec.initializations[initialization or next(iter(spec.initializations))]
-    return draw(terms or spec.terms, generator)
-
-
-def _shown(value: Tensor | float) -> str:
-    if isinstance(value, Tensor) and (value.numel() > 1 or value.is_meta):
-        return f"<{' x '.join(map(str, value.shape))}>"
-    return f"{float(value):g}"

@@ -1,0 +1,149 @@
+"""What every activation module has: a spec, and the parameters it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee._errors import UsageError
+from softknee.nn.options import check_options, shown, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from softknee._spec import Param, Spec
+
+
+class Activation(nn.Module):
+    """An activation with its parameters, fixed or trainable, shared or per channel.
+
+    A fixed scalar is a plain number, as in torch's own modules. Trainable scalars are stored with shape `(1,)`,
+    per-channel parameters with `(channels,)`, vectors with `(terms,)` or `(terms, channels)`. Parameters that are
+    given with the input are not stored.
+
+    Args:
+        trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
+        per_channel: Number of channels, for separate parameters in each.
+        terms: Number of terms: the length of vector parameters, or the degree of a rational function.
+        initialization: How vector parameters are drawn; the spec lists the ways.
+        generator: Source of drawn parameters, torch's global one by default.
+        **values: Parameters by name: numbers, or tensors of the stored shape.
+
+    Raises:
+        OptionError: An option is unknown to this activation, or its value is outside the allowed range.
+    """
+
+    spec: Spec
+
+    def __init__(
+        self,
+        *,
+        trainable: bool | Collection[str] | None = None,
+        per_channel: int | None = None,
+        terms: int | None = None,
+        initialization: str | None = None,
+        generator: torch.Generator | None = None,
+        **values: float | Tensor,
+    ) -> None:
+        super().__init__()
+        check_options(self.spec, trainable, per_channel, terms, initialization, values)
+        self.per_channel = per_channel
+        drawn = _drawn(self.spec, terms, initialization, generator)
+        for param in stored(self.spec):
+            value = values.get(param.name, drawn.get(param.name, param.default))
+            self._store(param, value, trained=_is_trained(param, trainable))
+
+    def _store(self, param: Param, value: Any, *, trained: bool) -> None:
+        """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
+        if not trained and isinstance(value, float | int) and (self.per_channel is None or param.integer):
+            setattr(self, param.name, int(value) if param.integer else float(value))
+            return
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+        shape = tensor.shape[:1] if param.vector else ()
+        if self.per_channel is not None:
+            tensor = tensor.unsqueeze(-1) if tensor.dim() == len(shape) else tensor
+            tensor = tensor.expand(*shape, self.per_channel).clone()
+        elif not param.vector:
+            tensor = tensor.reshape(1)
+        if trained:
+            self.register_parameter(param.name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(param.name, tensor)
+
+    def _values(self) -> list[Any]:
+        """Return the stored parameters in the order of the spec."""
+        # Parameters come straight from their dictionary, which is several times faster than as attributes.
+        direct: dict[str, Any] = self._parameters
+        return [
+            getattr(self, param.name) if direct.get(param.name) is None else direct[param.name]
+            for param in self.spec.parameters
+            if not param.given
+        ]
+
+    @property
+    def _device(self) -> torch.device:
+        """Where its parameters are, the CPU where it has none."""
+        devices = (tensor.device for tensor in (*self.parameters(), *self.buffers()))
+        return next(devices, torch.device("cpu"))
+
+    def named_values(self) -> dict[str, Tensor | float]:
+        """Return the present parameter values by name, detached, in their stored shapes."""
+        values = {param.name: getattr(self, param.name) for param in stored(self.spec)}
+        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def extra_repr(self) -> str:
+        """Return parameter values, and which are trained."""
+        parts = [f"{name}={shown(value)}" for name, value in self.named_values().items()]
+        trained = [name for name, _ in self.named_parameters(recurse=False)]
+        parts += [f"trainable=({', '.join(trained)})"] if trained else []
+        parts += [f"per_channel={self.per_channel}"] if self.per_channel is not None else []
+        return ", ".join(parts)
+
+
+def dimension(module: Activation, x: Tensor, dim: int, channels: int | None = None) -> int:
+    """Return a dimension of an input as a number that is not negative; one-dimensional inputs are all channels.
+
+    Args:
+        module: For the message.
+        x: The input.
+        dim: The dimension asked for.
+        channels: Its size, where it must have one.
+
+    Returns:
+        The dimension.
+
+    Raises:
+        UsageError: There is no such dimension, or it has another size.
+    """
+    if x.dim() == 1:
+        dim = 0
+    if not -x.dim() <= dim < x.dim():
+        raise UsageError(
+            f"{type(module).__name__} expects channels in dimension {dim}, got an input of shape {tuple(x.shape)}"
+        )
+    dim %= x.dim()
+    if channels is not None and x.shape[dim] != channels:
+        raise UsageError(
+            f"{type(module).__name__} has parameters for {channels} channels, "
+            f"got an input of shape {tuple(x.shape)} with {x.shape[dim]} in dimension {dim}"
+        )
+    return dim
+
+
+def _is_trained(param: Param, trainable: bool | Collection[str] | None) -> bool:
+    if param.integer:
+        return False
+    if trainable is None:
+        return param.trainable
+    return trainable if isinstance(trainable, bool) else param.name in trainable
+
+
+def _drawn(
+    spec: Spec, terms: int | None, initialization: str | None, generator: torch.Generator | None
+) -> Mapping[str, Tensor]:
+    if not spec.initializations:
+        return {}
+    draw = spec.initializations[initialization or next(iter(spec.initializations))]
+    return draw(terms or spec.terms, generator)

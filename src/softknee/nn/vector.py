@@ -1,0 +1,76 @@
+"""Activations that look at all entries along one dimension: sorts, maxima of groups, normalizations, projections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from softknee._engine.plan import broadcast
+from softknee._errors import OptionError
+from softknee.nn.activation import Activation, dimension
+from softknee.nn.options import stored
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import torch
+    from torch import Tensor
+
+
+class Vector(Activation):
+    """An activation of the vectors along one dimension, usually the channels.
+
+    Args:
+        dim: The dimension; by default as its source has it. One-dimensional inputs are one vector.
+        channels: Size of that dimension, where there are parameters for each entry.
+        trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
+        initialization: How parameters for each entry are drawn; the spec lists the ways.
+        generator: Source of drawn parameters, torch's global one by default.
+        **values: Parameters by name: numbers, or tensors.
+
+    Raises:
+        OptionError: An option is unknown to this activation, missing, or its value is outside the allowed range.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int | None = None,
+        channels: int | None = None,
+        trainable: bool | Collection[str] | None = None,
+        initialization: str | None = None,
+        generator: torch.Generator | None = None,
+        **values: Any,
+    ) -> None:
+        spec = self.spec
+        if spec.initializations and not spec.terms and channels is None:
+            raise OptionError(f"{spec.name} has parameters for each channel; say how many there are, as in channels=64")
+        if channels is not None and not spec.initializations:
+            raise OptionError(f"{spec.name} has no parameters for each channel; leave out channels={channels}")
+        super().__init__(
+            trainable=trainable, terms=channels, initialization=initialization, generator=generator, **values
+        )
+        self.dim = spec.dim if dim is None else dim
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation.
+
+        Args:
+            x: Any shape with at least one dimension, any floating dtype.
+
+        Returns:
+            Dtype of `x`, and its shape but for `dim` where the activation changes its size.
+
+        Raises:
+            UsageError: There is no such dimension, or it has another size than the parameters.
+        """
+        dim = dimension(self, x, self.dim, self.channels)
+        arguments = [
+            broadcast(value, x, vector=param.vector)
+            for param, value in zip(stored(self.spec), self._values(), strict=True)
+        ]
+        return self.spec.function(x, *arguments, dim=dim)
+
+    def extra_repr(self) -> str:
+        """Return parameter values and the dimension."""
+        return ", ".join(filter(None, [super().extra_repr(), f"dim={self.dim}"]))
