@@ -97,7 +97,7 @@ def _rounded(values: Values, dtype: torch.dtype) -> Values:
 def _exact(subject: Subject, name: str, x: float, values: Values, channel: int) -> Any:
     if not name.isidentifier():
         return subject.oracle.value(x, values, channel=channel)
-    sides = subject.oracle.slopes(name, x, values, channel=channel)
+    sides = subject.backward.slopes(name, x, values, channel=channel)
     return None if sides is None else max(sides, key=abs)
 
 

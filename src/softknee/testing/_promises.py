@@ -21,6 +21,10 @@ REACH = 10.0
 PLACES = 600
 HALVINGS = 26
 JUMP = 1e-5
+# Symmetries hold up to this.
+EXACT = 1e-10
+# A Lipschitz constant that no secant comes this near is too large.
+NEARLY = 0.99
 
 
 def check_monotonic(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
@@ -91,6 +95,62 @@ def check_idempotent(activation: Spec | str, **values: float | tuple[float, ...]
             i = int((one != other).int().argmax())
             if one[i] != other[i]:
                 subject.fail(f"idempotent with {setting}", x[i].item(), other[i].item(), one[i].item())
+
+
+def check_symmetric(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promises `f(-x) = -f(x)`, `f(-x) = f(x)`, `f(0) = 0` and `f(x + p) = f(x)`, in float64.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: One does not hold.
+    """
+    subject = Subject(activation, values)
+    promises, x = subject.spec.promises, _samples()
+    near = x[x.abs() <= REACH]
+    zero, whole = torch.zeros(1, dtype=torch.float64), promises.period or 0.0
+    claims = {
+        "odd": (promises.odd, x, -x, -1),
+        "even": (promises.even, x, -x, 1),
+        "zero_at_zero": (promises.zero_at_zero, zero, zero, -1),
+        "period": (promises.period is not None, near, near + whole, 1),
+    }
+    for name, (made, here, there, sign) in claims.items():
+        for channel in subject.channels if made else ():
+            got, wanted = (subject(at, subject.defaults, channel=channel) for at in (there, here))
+            wrong = (got - sign * wanted).abs() - EXACT * (1 + wanted.abs())
+            i = int(wrong.argmax())
+            if wrong[i] > 0:
+                subject.fail(name, there[i].item(), got[i].item(), sign * wanted[i].item())
+
+
+def check_lipschitz(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check the promised Lipschitz constant on secants in [-1e4, 1e4], in float64, and that one comes near it.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: A secant is steeper, or none is nearly as steep.
+    """
+    subject = Subject(activation, values)
+    constant = subject.spec.promises.lipschitz
+    if constant is None:
+        return
+    x = _samples().unique()
+    for channel in subject.channels:
+        y = subject(x, subject.defaults, channel=channel)
+        rises, runs = (y[1:] - y[:-1]).abs(), x[1:] - x[:-1]
+        rounding = 4 * torch.finfo(y.dtype).eps * (y[1:].abs() + y[:-1].abs())
+        slopes = (rises - rounding) / runs
+        i = int(slopes.argmax())
+        if slopes[i] > constant:
+            subject.fail("lipschitz", x[i].item(), f"a secant of slope {slopes[i].item()}", f"at most {constant}")
+        if slopes[i] < NEARLY * constant:
+            subject.fail("lipschitz", x[i].item(), f"no secant steeper than {slopes[i].item()}", f"nearly {constant}")
 
 
 def check_smooth(activation: Spec | str, **values: float | tuple[float, ...]) -> None:

@@ -12,6 +12,7 @@ from softknee import nn
 from softknee._catalogue import get
 from softknee._expression.tree import Expression
 from softknee._spec import Param, Spec
+from softknee.nn.options import stored
 from softknee.testing._oracle import Oracle, oracle
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 SEED = 20
 # Each setting scales the defaults and puts a parameter whose default is zero elsewhere.
 SETTINGS = ((1.0, 0.0), (0.5, -0.5), (1.5, 0.5))
+# Terms up to which vectors are checked: more show nothing else and take long.
+MOST_TERMS = 12
+# Channels of the examples that modules are tried on: groups of two and of three fit in.
+CHANNELS = 6
 
 
 class Subject:
@@ -42,8 +47,16 @@ class Subject:
     @property
     def oracle(self) -> Oracle:
         """The exact form of the formula."""
+        return self._oracle(self.spec.formula)
+
+    @property
+    def backward(self) -> Oracle:
+        """The exact form of what the backward pass differentiates."""
+        return self._oracle(self.spec.surrogate or self.spec.formula)
+
+    def _oracle(self, formula: str) -> Oracle:
         spec = self.spec
-        return oracle(spec.formula, spec.parameters, channelwise=spec.channelwise, lengths=self.lengths)
+        return oracle(formula, spec.parameters, channelwise=spec.channelwise, lengths=self.lengths)
 
     def settings(self, *further: tuple[float, float]) -> Iterator[Values]:
         """Yield the parameter values to check at, the defaults first: those of SETTINGS and further ones."""
@@ -80,16 +93,34 @@ class Subject:
         )
         return sorted({*knots, *map(float, kinks)})
 
-    def module(self, **options: Any) -> nn.Elementwise:
+    def module(self, **options: Any) -> nn.Activation:
         """Return the activation as a module in eval mode."""
-        values = {name: torch.tensor(value) for name, value in self.defaults.items() if isinstance(value, tuple)}
-        scalars: dict[str, Any] = {name: value for name, value in self.defaults.items() if not isinstance(value, tuple)}
-        if isinstance(self.spec.function, Expression):
-            return nn.Formula(self.spec.formula, **scalars, **options).eval()
-        catalogued = getattr(nn, self.spec.title, None)
-        if catalogued is not None and getattr(catalogued, "spec", None) is self.spec:
-            return catalogued(**scalars, **values, **options).eval()  # type: ignore[no-any-return]
-        return _Module(self.spec, **scalars, **values, **options).eval()
+        spec = self.spec
+        kept = {param.name: self.defaults[param.name] for param in stored(spec) if param.name in self.defaults}
+        values = {name: torch.tensor(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+        if isinstance(spec.function, Expression):
+            return nn.Formula(spec.formula, **{**values, **options}).eval()
+        if spec.kind == "contextual" or (spec.kind == "vector" and spec.initializations and not spec.terms):
+            options = {"channels": CHANNELS, **options}
+        catalogued = getattr(nn, spec.title, None)
+        if catalogued is not None and getattr(catalogued, "spec", None) is spec:
+            return catalogued(**{**values, **options}).eval()  # type: ignore[no-any-return]
+        base = {"elementwise": _Elementwise, "gated": _Gated, "vector": _Vector}[spec.kind]
+        return base(spec, **{**values, **options}).eval()
+
+    def modules(self) -> Iterator[tuple[str, nn.Activation]]:
+        """Yield modules to try: as it comes, and with all parameters trained in each channel where it has some."""
+        yield "as it comes", self.module()
+        names = [param.name for param in stored(self.spec) if not param.integer]
+        if names and self.spec.kind in {"elementwise", "gated"}:
+            yield "trained per channel", self.module(trainable=names, per_channel=CHANNELS)
+
+    def example(self) -> Tensor:
+        """Return an input for modules, channels in dimension 1."""
+        shape = {"gated": (4, 2 * CHANNELS), "contextual": (2, CHANNELS, 4, 5)}.get(self.spec.kind, (4, CHANNELS))
+        size = torch.Size(shape).numel()
+        # No kinks at multiples of simple fractions, no ties.
+        return (torch.linspace(-4, 4, size) + 0.0137)[torch.randperm(size, generator=_seeded())].view(shape)
 
     def fail(self, check: str, x: object, got: object, expected: object) -> NoReturn:
         """Report a failed check.
@@ -110,7 +141,8 @@ class Subject:
         if not self.spec.initializations:
             return {}
         draw = next(iter(self.spec.initializations.values()))
-        drawn = draw(self.spec.terms, torch.Generator().manual_seed(SEED))
+        terms = max(self.spec.fewest_terms, min(self.spec.terms, MOST_TERMS)) if self.spec.terms else CHANNELS
+        drawn = draw(terms, _seeded())
         return {name: tuple(value.tolist()) for name, value in drawn.items()}
 
     @staticmethod
@@ -122,8 +154,10 @@ def _defaults(spec: Spec) -> dict[str, float]:
     return {param.name: param.default for param in spec.parameters if param.default is not None}
 
 
-class _Module(nn.Elementwise):
+class _Made:
     """A module of any spec; unlike a spec, its pickled state holds no read-only mapping."""
+
+    spec: Spec
 
     def __init__(self, spec: Spec, **options: Any) -> None:
         self.spec = spec
@@ -131,7 +165,24 @@ class _Module(nn.Elementwise):
 
     def __getstate__(self) -> dict[str, Any]:
         plain = {field.name: getattr(self.spec, field.name) for field in fields(Spec)}
-        return {**super().__getstate__(), "spec": {**plain, "initializations": dict(self.spec.initializations)}}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {**state, "spec": {**plain, "initializations": dict(self.spec.initializations)}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "spec": Spec(**state["spec"])})
+        super().__setstate__({**state, "spec": Spec(**state["spec"])})  # type: ignore[misc]
+
+
+class _Elementwise(_Made, nn.Elementwise):
+    pass
+
+
+class _Gated(_Made, nn.Gated):
+    pass
+
+
+class _Vector(_Made, nn.Vector):
+    pass
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(SEED)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from softknee.testing._oracle import SIDE
 from softknee.testing._subject import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from softknee._spec import Spec
     from softknee.testing._oracle import Values
@@ -72,7 +72,7 @@ def check_derivatives(activation: Spec | str, **values: float | tuple[float, ...
             for name, got in gradients(subject, points, setting, channel=channel).items():
                 for x, slope in zip(points, got, strict=True):
                     at_kink = x in kinks
-                    exact = subject.oracle.slopes(name, x, setting, channel=channel, side=BESIDE if at_kink else SIDE)
+                    exact = subject.backward.slopes(name, x, setting, channel=channel, side=BESIDE if at_kink else SIDE)
                     if exact is None or max(map(abs, exact)) > LARGEST:
                         continue
                     if not _is_between(slope, exact, x, at_kink=at_kink):
@@ -91,7 +91,35 @@ def check_gradients(activation: Spec | str, **values: float | tuple[float, ...])
         AssertionError: A gradient differs from the differences.
     """
     subject = Subject(activation, values)
-    for setting in subject.settings():
+    if not subject.spec.surrogate:
+        _check_by_differences(subject, gradcheck, subject.settings())
+
+
+def check_second_derivatives(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
+    """Check second derivatives by differences (`torch.autograd.gradgradcheck`), parameters scalar and per channel.
+
+    Parameters of 0 are taken at 0.01: derivatives may jump there, as those of an absolute value do.
+
+    Args:
+        activation: As in `check_values`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: A gradient of the gradients differs from the differences.
+    """
+    subject = Subject(activation, values)
+    _check_by_differences(subject, gradgradcheck, map(_off_zero, subject.settings()))
+
+
+def _off_zero(values: Values) -> Values:
+    return {
+        name: tuple(entry or 0.01 for entry in value) if isinstance(value, tuple) else value or 0.01
+        for name, value in values.items()
+    }
+
+
+def _check_by_differences(subject: Subject, check: Callable[..., bool], settings: Iterable[Values]) -> None:
+    for setting in settings:
         kinks = subject.kinks(setting)
         points = [x for x in (-2.9, -1.1, -0.3, 0.2, 0.7, 2.6) if all(abs(x - kink) > 1e-3 for kink in kinks)]
         columns = len(points)
@@ -99,9 +127,9 @@ def check_gradients(activation: Spec | str, **values: float | tuple[float, ...])
         for shape in ((), (columns,)):
             arguments = subject.tensors(setting, shape, torch.float64)
             try:
-                gradcheck(lambda x, *a: subject.apply(x, list(a)), (x, *arguments))
-            except GradcheckError as error:
-                subject.fail(f"gradcheck with {setting}, parameters of shape {shape}", points, error, "none")
+                check(lambda x, *a: subject.apply(x, list(a)), (x, *arguments))
+            except (GradcheckError, RuntimeError) as error:
+                subject.fail(f"{check.__name__} with {setting}, parameters of shape {shape}", points, error, "none")
 
 
 def gradients(subject: Subject, points: Iterable[float], values: Values, *, channel: int = 0) -> dict[str, list[float]]:
