@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from softknee import testing
-from softknee._errors import UnknownActivation
+from softknee import nn, testing
+from softknee._errors import UnknownActivation, UsageError
 from softknee._spec import Param, Promises, Spec
 
 SMOOTH = Spec(
@@ -75,6 +75,48 @@ def of(function, formula, *, kinks=(), parameters=(), **promises):
         parameters=parameters,
         promises=Promises(**promises),
     )
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        y = x.tanh()
+        context.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, grad):
+        (y,) = context.saved_tensors
+        return grad * (1 - y * y)
+
+
+def hungry(x):
+    return (x + 0 * x.cumsum(0)).tanh().tanh().tanh()
+
+
+def vector(function, statement, **promises):
+    return replace(of(function, "", **promises), kind="vector", statement=statement)
+
+
+def doubled(x, dim=-1):
+    return 2 * x
+
+
+def along_the_last(x, dim=-1):
+    return x - x.sum(-1, keepdim=True) + x.sum(-1, keepdim=True) * (1 if dim == -1 else 2)
+
+
+def without_gradient(x, dim=-1):
+    return x + x.detach()
+
+
+def normalized(x, dim=-1):
+    return x / x.norm(dim=dim, keepdim=True)
+
+
+def of_the_first_channel(x, slope=0.5):
+    return good(x, slope.flatten()[0] if isinstance(slope, torch.Tensor) else slope)
 
 
 ALPHA = (Param(name="alpha", default=1.0),)
@@ -144,11 +186,86 @@ BROKEN = {
         testing.check_idempotent,
         "idempotent with",
     ),
-    "unpicklable": (of(lambda x: x.tanh(), "tanh(x)"), testing.check_copies, "pickle at"),
+    "unpicklable": (of(lambda x: x.tanh(), "tanh(x)"), testing.check_copies, "pickle, as it comes"),
     "another output after loading": (of(random_slope, "x"), testing.check_copies, "expected tensor"),
-    "graph break": (of(branching, "x"), testing.check_compiles, "compiles at"),
-    "false vmap": (of(branching, "x"), testing.check_vmap, "vmap at"),
+    "graph break": (of(branching, "x"), testing.check_compiles, "compiles, as it comes"),
+    "false vmap": (of(branching, "x"), testing.check_vmap, "vmap, as it comes"),
+    "no second derivative": (
+        of(OnceDifferentiable.apply, "tanh(x)"),
+        testing.check_second_derivatives,
+        "gradgradcheck with .*Jacobian mismatch",
+    ),
+    "false odd": (of(F.silu, "x / (1 + exp(-x))", odd=True), testing.check_symmetric, "odd at"),
+    "false even": (of(F.silu, "x / (1 + exp(-x))", even=True), testing.check_symmetric, "even at"),
+    "false zero": (of(torch.cos, "cos(x)", zero_at_zero=True), testing.check_symmetric, "zero_at_zero at x = 0"),
+    "false period": (of(torch.cos, "cos(x)", period=3.0), testing.check_symmetric, "period at"),
+    "false lipschitz": (of(torch.tanh, "tanh(x)", lipschitz=0.99), testing.check_lipschitz, "a secant of slope"),
+    "loose lipschitz": (of(torch.tanh, "tanh(x)", lipschitz=1.2), testing.check_lipschitz, "no secant steeper"),
+    "wrong derivative of a surrogate": (
+        replace(of(torch.relu, "max(x, 0)"), surrogate="x / (1 + exp(-x))"),
+        testing.check_derivatives,
+        "the derivative by x",
+    ),
+    "wrong statement": (vector(doubled, lambda row: [3 * v for v in row]), testing.check_statement, "its statement at"),
+    "another dimension": (vector(along_the_last, lambda row: row), testing.check_statement, "fails"),
+    "wrong jacobian": (
+        vector(without_gradient, lambda row: [2 * v for v in row]),
+        testing.check_jacobian,
+        "derivatives by",
+    ),
+    "false shape": (
+        vector(doubled, lambda row: [2 * v for v in row], same_shape=False),
+        testing.check_vectors,
+        "same_shape",
+    ),
+    "false vector lipschitz": (
+        vector(doubled, lambda row: [2 * v for v in row], lipschitz=1.0),
+        testing.check_vectors,
+        "lipschitz at",
+    ),
+    "vectors of NaN": (vector(normalized, doubled), testing.check_vectors, "finite"),
+    "dtype by a constant": (
+        of(lambda x: x * torch.ones(1, dtype=torch.float64), "x"),
+        testing.check_dtypes,
+        "dtypes of output and gradient",
+    ),
+    "input changed": (of(lambda x: x.detach().mul_(2) + 0 * x, "2 * x"), testing.check_layouts, "unchanged input"),
+    "layout": (of(lambda x: x + x.stride(-1) - 1, "x"), testing.check_layouts, "channels_last"),
+    "not exportable": (of(branching, "x"), testing.check_exports, "export"),
+    "kernel of another function": (
+        replace(of(torch.tanh, "tanh(x)"), kernel=lambda x: torch.tanh(x) * (1 + 1e-3)),
+        testing.check_engines,
+        "engine fused",
+    ),
+    "memory": (of(hungry, "tanh(x)"), testing.check_memory, "12.0 bytes an element"),
+    "channels": (
+        replace(GOOD, function=of_the_first_channel, name="broken"),
+        testing.check_channels,
+        "channel 1 of",
+    ),
 }
+WRONG = {check for _, check, _ in BROKEN.values()}
+
+
+class Remembering(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.ones(1))
+        self.seen = torch.ones(1)
+        self.register_load_state_dict_post_hook(self.remember)
+
+    @staticmethod
+    def remember(module, _):
+        module.seen = module.slope.detach().clone()
+
+    def forward(self, x):
+        return x * self.seen
+
+
+def test_every_check_can_fail():
+    assert {*testing.CHECKS} - WRONG == {testing.check_functional_call}
+    with pytest.raises(AssertionError, match="Remembering fails functional_call, as it is"):
+        testing.check_functional_call(Remembering())
 
 
 @pytest.mark.parametrize(("spec", "check", "message"), BROKEN.values(), ids=BROKEN.keys())
@@ -158,7 +275,9 @@ def test_a_broken_activation_fails(spec, check, message):
     assert str(caught.value).startswith("broken fails")
 
 
-@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [check for check in testing.CHECKS if check in WRONG], ids=lambda check: check.__name__
+)
 def test_a_broken_activation_fails_the_whole_checker(check):
     (spec, *_) = next(row for row in BROKEN.values() if row[1] is check)
     with pytest.raises(AssertionError, match="broken fails"):
@@ -167,6 +286,38 @@ def test_a_broken_activation_fails_the_whole_checker(check):
 
 def test_a_good_activation_of_your_own_passes():
     testing.check_activation(GOOD)
+
+
+@pytest.mark.parametrize(
+    "module", [torch.nn.GELU(), torch.nn.PReLU(6), nn.SReLU(per_channel=6), nn.Formula("x * tanh(x)")]
+)
+def test_any_module_can_be_checked(module):
+    testing.check(module)
+    assert set(testing.findings(module).values()) == {""}
+
+
+class Naive(torch.nn.Module):
+    """An ELU as it is often written."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = torch.nn.Parameter(torch.ones(1))
+        self.unused = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return torch.where(x > 0, x, self.alpha * (torch.exp(x) - 1))
+
+
+def test_findings_name_all_that_is_wrong_with_a_module():
+    found = {name for name, message in testing.findings(Naive()).items() if message}
+    assert found == {"extremes", "parameters"}
+    with pytest.raises(AssertionError, match=r"Naive fails 2 of 10 checks:\n  extremes: .*NaN at"):
+        testing.check(Naive())
+
+
+def test_a_module_that_cannot_be_called_is_reported():
+    with pytest.raises(UsageError, match=r"Linear cannot be called with an input of shape \(4, 6\)"):
+        testing.check(torch.nn.Linear(3, 3))
 
 
 def test_a_name_passes_at_other_values():

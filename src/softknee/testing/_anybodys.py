@@ -81,11 +81,12 @@ def _check_gradients(module: nn.Module, x: Tensor) -> None:
 def _check_extremes(module: nn.Module, x: Tensor) -> None:
     case = Case(type(module).__name__, "as it is", module, x)
     sizes = torch.tensor([0.0, *EXTREMES, *[-size for size in EXTREMES]])
-    for size in sizes.tolist():
-        for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16):
+        cast = copy.deepcopy(module).to(dtype)
+        trained = [parameter for parameter in cast.parameters() if parameter.requires_grad]
+        for size in sizes.tolist():
             at = torch.full_like(x, size, dtype=dtype).requires_grad_()
-            y = module(at)
-            trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            y = cast(at)
             grads = torch.autograd.grad(y.sum(), [at, *trained], allow_unused=True, materialize_grads=True)
             for what, got in {"value": y, "gradient of the input": grads[0]}.items():
                 if got.isnan().any():

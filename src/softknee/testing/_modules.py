@@ -97,8 +97,8 @@ def check_vmap(activation: Activation, example: Tensor | None = None, **values: 
             return
         expected = case.module(case.x)
         with case.must("vmap"):
-            got = torch.func.vmap(case.module)(case.x)
-        case.near("vmap", got, expected)
+            got = torch.func.vmap(case.module)(torch.stack([case.x, case.x]))
+        case.near("vmap", got, torch.stack([expected, expected]))
     if isinstance(activation, nn.Module) or case.kind == "vector":
         return
     subject = Subject(activation, values)
@@ -143,7 +143,9 @@ def check_dtypes(activation: Activation, example: Tensor | None = None, **values
     for case in cases(activation, example, values):
         expected = case.module(case.x)
         for dtype in (torch.float64, torch.bfloat16, torch.float16):
-            for module in (case.module, copy.deepcopy(case.module).to(dtype)):
+            cast = copy.deepcopy(case.module).to(dtype)
+            # Ours take inputs of any dtype, whatever that of their parameters; others need not.
+            for module in (case.module, cast) if case.kind else (cast,):
                 with case.must(f"{dtype}"):
                     got, by_x, *by = _with_gradients(module, case.x.to(dtype))
                 case.same("dtypes of output and gradient", (got.dtype, by_x.dtype), (dtype, dtype))
