@@ -8,7 +8,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
 from softknee import nn
-from softknee._errors import OptionError, UnknownActivation, UsageError, did_you_mean
+from softknee._collisions import COLLISIONS
+from softknee._errors import AmbiguousActivation, OptionError, UnknownActivation, UsageError, did_you_mean
 from softknee.functional import SPECS as CATALOGUE
 from softknee.nn.formula import FUNCTIONS, formula_spec
 from softknee.nn.options import check_options
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from softknee._spec import Spec
+    from softknee.nn.activation import Activation
     from softknee.nn.elementwise import Elementwise
 
 _BY_NAME = {name: spec for spec in CATALOGUE for name in (spec.name, *spec.aliases)}
@@ -37,7 +39,11 @@ def get(name: str) -> Spec:
 
     Raises:
         UnknownActivation: There is none of that name; the message suggests close matches.
+        AmbiguousActivation: Several functions go by that name, and none more than the others.
     """
+    if name in COLLISIONS and name not in _BY_NAME:
+        choices = "; ".join(f"{meaning.activation} is {meaning.text}" for meaning in COLLISIONS[name])
+        raise AmbiguousActivation(f"{name!r} stands for several functions; say which: {choices}")
     if name not in _BY_NAME:
         hint = did_you_mean(name, _BY_NAME)
         raise UnknownActivation(f"no activation named {name!r}{hint or ';'} `softknee list` shows all {len(CATALOGUE)}")
@@ -60,13 +66,13 @@ def list(family: str | None = None) -> tuple[str, ...]:  # noqa: A001 (its publi
     return tuple(spec.name for spec in CATALOGUE if family in {None, spec.family})
 
 
-def create(activation: str, **options: Any) -> Elementwise:
+def create(activation: str, **options: Any) -> Activation:
     """Make a module of a catalogued activation or of a formula.
 
     Args:
         activation: A name (`"swish"`) or a formula (`"x * sigmoid(beta * x)"`).
-        **options: Parameter values by name (`beta=1.2`), and those of `softknee.nn.Elementwise`: `trainable`,
-            `per_channel`, `channel_dim`, `terms`, `initialization`, `generator`.
+        **options: Parameter values by name (`beta=1.2`), and those of the class: `softknee.nn.Elementwise`,
+            `softknee.nn.Gated` or `softknee.nn.Vector`, or what a class written for one activation asks for.
 
     Returns:
         The module.
@@ -77,20 +83,31 @@ def create(activation: str, **options: Any) -> Elementwise:
         OptionError: An option is unknown, missing or out of range.
     """
     if _is_name(activation):
-        return cast("Elementwise", getattr(nn, get(activation).title)(**options))
+        return cast("Activation", getattr(nn, get(activation).title)(**options))
     return nn.Formula(activation, **options)
 
 
-def cite(name: str) -> str:
-    """Return the BibTeX entry of an activation's source.
+def cite(*names: str) -> str:
+    """Return the BibTeX entries of the sources of activations.
+
+    Args:
+        *names: Names or aliases.
+
+    Returns:
+        One entry for each source, in the order of the names, with empty lines between.
 
     Raises:
-        UnknownActivation: There is no activation of that name.
+        UnknownActivation: There is no activation of one of the names.
     """
-    source = get(name).source
+    entries = bibliography()
+    return "\n\n".join(entries[source] for source in dict.fromkeys(get(name).source for name in names))
+
+
+def bibliography() -> dict[str, str]:
+    """Return the BibTeX entries of all sources by their keys."""
     text = resources.files("softknee").joinpath("references.bib").read_text(encoding="utf-8")
-    entries = f"\n{text}".split("\n@")[1:]
-    return next(f"@{entry.strip()}" for entry in entries if entry.partition("{")[2].startswith(f"{source},"))
+    entries = [f"@{entry.strip()}" for entry in f"\n{text}".split("\n@")[1:]]
+    return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ class Choice:
     def definition(self) -> str:
         """What the label stands for: the formula, parameters with their values and which are trained, other options."""
         options = dict(self.options)
-        spec = get(self.what) if _is_name(self.what) else formula_spec(self.what, options)
+        spec = self.spec
         parts = [spec.formula]
         for param in spec.parameters:
             trained = options.get("trainable", param.trainable)
@@ -125,6 +142,11 @@ class Choice:
         parts += [f"{name}={value}" for name, value in sorted({**drawn, **general}.items())]
         return "; ".join(parts)
 
+    @property
+    def spec(self) -> Spec:
+        """All that is written down about it."""
+        return get(self.what) if _is_name(self.what) else formula_spec(self.what, dict(self.options))
+
     def build(self, *, channels: int, generator: torch.Generator | None = None) -> Elementwise:
         """Make the module.
 
@@ -134,13 +156,21 @@ class Choice:
 
         Returns:
             The module.
+
+        Raises:
+            UsageError: The activation acts on more than single elements.
         """
+        if self.spec.kind != "elementwise":
+            raise UsageError(
+                f"{self.what} is of the kind {self.spec.kind}; costs, curves and the small protocols are for activations "
+                "of single elements"
+            )
         options: dict[str, Any] = dict(self.options)
         if options.get(_PER_SITE) is True:
             options[_PER_SITE] = channels
         if _is_name(self.what):
             options["generator"] = generator
-        return create(self.what, **options)
+        return cast("Elementwise", create(self.what, **options))
 
 
 def parse_choice(text: str) -> Choice:

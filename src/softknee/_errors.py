@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Characters of a formula shown on either side of a fault.
+EXCERPT = 40
+
 
 class SoftkneeError(Exception):
     """Base of everything softknee raises on purpose."""
@@ -21,12 +24,33 @@ class UnknownActivation(UsageError):
     """No activation goes by the given name."""
 
 
+class AmbiguousActivation(UnknownActivation):
+    """Several functions go by the given name, and none deserves it; the message lists them."""
+
+
 class UnknownProtocol(UsageError):
     """No protocol goes by the given name."""
 
 
 class ExpressionError(UsageError):
-    """The text is not an expression softknee can read; the message points at the place."""
+    """Something is no formula, or nothing that can be done with one; the message points at the place in its text.
+
+    Args:
+        reason: What is wrong.
+        text: What was to be read.
+        place: Index of the character where it goes wrong.
+
+    Attributes:
+        one_line: The same where there is only one line for it.
+    """
+
+    def __init__(self, reason: str, text: str = "", place: int = 0) -> None:
+        visible = "".join(character if character.isprintable() else " " for character in text)
+        before, after = visible[:place], visible[place:]
+        before = f"...{before[-EXCERPT:]}" if len(before) > EXCERPT + 3 else before
+        after = f"{after[:EXCERPT]}..." if len(after) > EXCERPT + 3 else after
+        super().__init__(f"{reason}\n  {before}{after}\n  {' ' * len(before)}^" if text else reason)
+        self.one_line = f"{before}>>>{after}: {reason}" if text else reason
 
 
 class OptionError(UsageError):
