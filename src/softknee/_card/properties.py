@@ -1,0 +1,119 @@
+"""What an activation looks like: bounds, slopes, symmetry, monotonicity, by dense evaluation in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Evaluated densely where functions bend, and far out, where they have settled.
+NEAR, FAR = 20.0, 1e4
+POINTS = 40_001
+# Differences below this, relatively, are rounding.
+ROUNDING = 1e-9
+# Values count as settled where the rest of the way is shorter, relatively.
+SETTLED = 1e-2
+# The slope counts as vanished where it is smaller.
+VANISHED = 1e-3
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Properties as seen on [-1e4, 1e4], by evaluation and not by proof.
+
+    Attributes:
+        minimum: Smallest value, minus infinity where values still fall at the ends.
+        maximum: Largest value, infinity where values still rise at the ends.
+        at_zero: `f(0)`.
+        monotonic: Whether it never decreases.
+        odd: Whether `f(-x) = -f(x)`.
+        even: Whether `f(-x) = f(x)`.
+        lipschitz: Steepest slope on [-20, 20].
+        left_slope: Slope at the left end.
+        right_slope: Slope at the right end.
+        flat: Share of standard normal inputs where the slope is below 1e-3 in size.
+    """
+
+    minimum: float
+    maximum: float
+    at_zero: float
+    monotonic: bool
+    odd: bool
+    even: bool
+    lipschitz: float
+    left_slope: float
+    right_slope: float
+    flat: float
+
+    @property
+    def sentence(self) -> str:
+        """The properties in words."""
+        parts = [f"values in [{_number(self.minimum)}, {_number(self.maximum)}]", f"f(0) = {_number(self.at_zero)}"]
+        parts += ["never decreases" if self.monotonic else "not monotonic"]
+        parts += [name for name in ("odd", "even") if getattr(self, name)]
+        parts += [f"steepest slope {_number(self.lipschitz)}"]
+        parts += [f"slope {_number(self.left_slope)} at the far left and {_number(self.right_slope)} at the far right"]
+        parts += [f"flat for {100 * self.flat:.1f} % of standard normal inputs"]
+        return "; ".join(parts)
+
+
+def properties(activation: Callable[[Tensor], Tensor]) -> Properties:
+    """Look at an activation of single elements.
+
+    Args:
+        activation: A module or function from tensor to tensor of the same shape. A module is evaluated as a float64
+            copy in eval mode and stays as it is.
+
+    Returns:
+        What was seen.
+    """
+    evaluate = copy.deepcopy(activation).double().eval() if isinstance(activation, nn.Module) else activation
+    near = torch.linspace(-NEAR, NEAR, POINTS, dtype=torch.float64)
+    far = torch.logspace(math.log10(NEAR), math.log10(FAR), 400, dtype=torch.float64)
+    x = torch.cat([-far.flip(0)[:-1], near, far[1:]])
+    y, slope = _with_slope(evaluate, x)
+    mirrored, _ = _with_slope(evaluate, -x)
+    slack = ROUNDING * (1 + y.abs())
+    rises = y[1:] - y[:-1]
+    ends = (y[0].item(), y[-1].item())
+    low, high = y.min().item(), y.max().item()
+    density = torch.exp(-near.square() / 2)
+    near_slopes = slope[len(far) - 1 : len(far) - 1 + POINTS]
+    return Properties(
+        minimum=-math.inf if low in ends and _leaves(slope, y, low) else low,
+        maximum=math.inf if high in ends and _leaves(slope, y, high) else high,
+        at_zero=_with_slope(evaluate, torch.zeros(1, dtype=torch.float64))[0].item(),
+        monotonic=bool((rises >= -slack[1:]).all()),
+        odd=bool(((mirrored + y).abs() <= slack).all()),
+        even=bool(((mirrored - y).abs() <= slack).all()),
+        lipschitz=near_slopes.abs().max().item(),
+        left_slope=slope[0].item(),
+        right_slope=slope[-1].item(),
+        flat=(density * (near_slopes.abs() < VANISHED)).sum().item() / density.sum().item(),
+    )
+
+
+def _leaves(slope: Tensor, y: Tensor, extreme: float) -> bool:
+    """Whether an extreme value at an end of the range is passed further out: the function has not settled there."""
+    at = 0 if y[0].item() == extreme else -1
+    # A tail that settles like 1/x has about this far to go.
+    return not abs(slope[at].item() * FAR) <= SETTLED * (1 + abs(extreme))
+
+
+def _with_slope(evaluate: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        at = x[:, None].clone().requires_grad_()
+        y = evaluate(at)
+        slope = torch.autograd.grad(y.sum(), at)[0] if y.requires_grad else torch.zeros_like(at)
+    return y.detach()[:, 0], slope[:, 0]
+
+
+def _number(value: float) -> str:
+    return f"{0.0 if abs(value) < ROUNDING else value:.4g}"
