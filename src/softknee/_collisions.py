@@ -58,8 +58,8 @@ COLLISIONS: Mapping[str, tuple[Meaning, ...]] = MappingProxyType(
         ),
         "hardsigmoid": (
             Meaning("slope 1/6: clamp(x + 3, 0, 6) / 6 (MobileNetV3, PyTorch)", "hardsigmoid"),
-            Meaning("slope 0.2: clamp(0.2 x + 0.5, 0, 1) (Courbariaux et al. 2015, older Keras)", "hardsigmoid_keras"),
-            Meaning("slope 1/2: clamp((x + 1) / 2, 0, 1) (surveys; sparse sigmoid)", "sparse_sigmoid"),
+            Meaning("slope 0.2: clamp(0.2 x + 0.5, 0, 1) (Theano, older Keras)", "hardsigmoid_keras"),
+            Meaning("slope 1/2: clamp((x + 1) / 2, 0, 1) (BinaryConnect, surveys)", "sparse_sigmoid"),
         ),
         "prelu": (
             Meaning("slope a for negative x (He et al. 2015, PyTorch)", "prelu"),

@@ -193,3 +193,8 @@ def test_auto_is_right_on_images(case):
     torch.testing.assert_close(y.double(), wanted.value, rtol=0, atol=1e-5 * scale + 1e-4 * (case.spec.name == "staf"))
     torch.testing.assert_close(by_x.double(), wanted.slope, rtol=0, atol=1e-4 * slope)
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_no_table_stands_for_a_function_with_another_one_s_gradient():
+    module = nn.SUGAR(engine="table")
+    assert module.engine == "fused"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# First letter of the names of inputs that are parameters.
+PARAMETER = "p"
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"and", "or", "not"})
 # A rough price of each operation in vector instructions; what is not listed costs one.
@@ -58,8 +60,13 @@ class Graph:
 
     @property
     def price(self) -> int:
-        """Vector instructions for one element, roughly."""
-        return sum(PRICES.get(operation.name, 1) for operation in self.operations)
+        """Vector instructions for one element, roughly; what depends on parameters alone is computed once."""
+        varying: set[int] = set()
+        for position, operation in enumerate(self.operations):
+            own = operation.name == "uniform" or (operation.name == "input" and operation.text[0] != PARAMETER)
+            if own or not varying.isdisjoint(operation.arguments):
+                varying.add(position)
+        return sum(PRICES.get(self.operations[position].name, 1) for position in varying)
 
     @property
     def draws(self) -> bool:

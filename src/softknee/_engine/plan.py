@@ -39,6 +39,7 @@ class Plan:
         light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
         idempotent: Whether value and derivative at `f(x)` are those at `x`.
         random: Whether it draws random numbers.
+        surrogate: Whether its gradient is that of another function, so that no table has both.
         names: Of the parameters.
         kinks: Where the derivative jumps, as expressions in the parameters.
         knots: Uniformly spaced places where pieces meet.
@@ -61,6 +62,7 @@ class Plan:
         light: bool = False,
         idempotent: bool = False,
         random: bool = False,
+        surrogate: bool = False,
         names: tuple[str, ...] = (),
         kinks: tuple[str, ...] = (),
         knots: tuple[float, ...] = (),
@@ -76,6 +78,7 @@ class Plan:
         # The gradients of parameters need the input itself.
         self.keeps_output = idempotent and not any(trained)
         self.random = random
+        self.has_tables = not random and not surrogate
         self.names = names or ("",) * len(lengths)
         self.kinks = [parse(text) for text in kinks]
         self.knots = knots

@@ -131,7 +131,7 @@ def prepare(
     # No price: no arithmetic on single elements. A price of zero: nothing to do.
     if not plan.price:
         return None
-    tabulates = wanted == "table" and not plan.random
+    tabulates = wanted == "table" and plan.has_tables
     if not tabulates and not plan.compiles(x.device.type):
         return None
     x, memory_format = dense(x)
@@ -164,7 +164,7 @@ def _is_expensive(number: int, device: str) -> bool:
     if _forced.get() not in {None, "auto"} or torch._C._are_functorch_transforms_active() or device not in DEVICES:
         return False
     plan = Plan.numbered(number)
-    return not plan.random and (plan.price or 0) > EXPENSIVE_COMPILED and plan.compiles(device)
+    return plan.has_tables and (plan.price or 0) > EXPENSIVE_COMPILED and plan.compiles(device)
 
 
 # All that `torch.compiler.assume_constant_result` does, which would import the compiler, a second, for everybody.

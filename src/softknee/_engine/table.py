@@ -101,7 +101,7 @@ def pays_off(plan: Plan, size: int) -> bool:
         True where the formula is expensive and the elements make up for building the table.
     """
     price = plan.price or 0
-    return not plan.random and price > EXPENSIVE and size > price * SIZE_A_PRICE
+    return plan.has_tables and price > EXPENSIVE and size > price * SIZE_A_PRICE
 
 
 def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:

@@ -175,6 +175,7 @@ class Elementwise(Activation):
             spec.kernel or spec.function,
             builtin=spec.builtin == "always" and numbers,
             idempotent=spec.promises.idempotent,
+            surrogate=bool(spec.surrogate),
             light=_is_light(spec, numbers=numbers, vectors=any(lengths)),
             names=tuple(param.name for param in spec.parameters),
             kinks=spec.kinks,
