@@ -89,8 +89,9 @@ def isru(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
         Same shape and dtype as `x`.
     """
     root = torch.sqrt(alpha) if isinstance(alpha, Tensor) else alpha**0.5
-    # Squaring x would overflow half precision.
-    return x / torch.hypot(torch.ones_like(x), root * x)
+    wide = widened(x)
+    # Squaring x would overflow.
+    return (wide / torch.hypot(torch.ones_like(wide), root * wide)).to(x.dtype)
 
 
 def adaptive_sigmoid(x: Tensor, slope: Tensor | float = 1.0, threshold: Tensor | float = 0.0) -> Tensor:

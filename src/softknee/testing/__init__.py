@@ -22,6 +22,7 @@ from softknee.testing._modules import (
     check_exports,
     check_functional_call,
     check_onnx,
+    check_safetensors,
     check_vmap,
 )
 from softknee.testing._precision import check_accuracy, check_finite
@@ -59,6 +60,7 @@ VECTOR = (check_statement, check_jacobian, check_vectors)
 # Of modules.
 MODULES = (
     check_copies,
+    check_safetensors,
     check_vmap,
     check_compiles,
     check_functional_call,

@@ -19,11 +19,11 @@ from softknee.testing._subject import Subject
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from softknee.testing._case import Activation
+    from softknee.testing._case import Activation, Case
 
 
 def check_copies(activation: Activation, example: Tensor | None = None, **values: Any) -> None:
-    """Check that pickling, deep copies, the state dict and safetensors bring the same module back.
+    """Check that pickling, deep copies and the state dict bring the same module back.
 
     Args:
         activation: A spec, a name of the catalogue, or any module.
@@ -34,11 +34,35 @@ def check_copies(activation: Activation, example: Tensor | None = None, **values
         AssertionError: One fails or changes the outputs.
     """
     for case in cases(activation, example, values):
-        expected = case.module(case.x)
         for check, way in _COPIES.items():
-            with case.must(check):
-                got = way(case.module)(case.x)
-            case.same(check, got, expected)
+            _check_copy(case, check, way)
+
+
+def check_safetensors(activation: Activation, example: Tensor | None = None, **values: Any) -> None:
+    """Check that a file of safetensors brings the same module back.
+
+    Args:
+        activation: As in `check_copies`.
+        example: As in `check_copies`.
+        **values: As in `check_values`.
+
+    Raises:
+        AssertionError: It fails or changes the outputs.
+    """
+    safetensors = require("safetensors.torch", extra="dev")
+    for case in cases(activation, example, values):
+        _check_copy(
+            case,
+            "safetensors",
+            lambda module: _refilled(module, safetensors.load(safetensors.save(module.state_dict()))),
+        )
+
+
+def _check_copy(case: Case, check: str, way: Callable[[nn.Module], nn.Module]) -> None:
+    expected = case.module(case.x)
+    with case.must(check):
+        got = way(case.module)(case.x)
+    case.same(check, got, expected)
 
 
 def check_compiles(activation: Activation, example: Tensor | None = None, **values: Any) -> None:
@@ -215,11 +239,6 @@ def _reloaded(module: nn.Module) -> nn.Module:
     return _refilled(module, torch.load(file, weights_only=True))
 
 
-def _from_safetensors(module: nn.Module) -> nn.Module:
-    safetensors = require("safetensors.torch", extra="dev")
-    return _refilled(module, safetensors.load(safetensors.save(module.state_dict())))
-
-
 def _refilled(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     fresh = copy.deepcopy(module)
     with torch.no_grad():
@@ -230,7 +249,7 @@ def _refilled(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 _COPIES: Mapping[str, Callable[[nn.Module], nn.Module]] = MappingProxyType(
-    {"pickle": _pickled, "deepcopy": copy.deepcopy, "state_dict": _reloaded, "safetensors": _from_safetensors}
+    {"pickle": _pickled, "deepcopy": copy.deepcopy, "state_dict": _reloaded}
 )
 
 

@@ -41,7 +41,7 @@ def check_statement(activation: Spec | str, **values: Any) -> None:
         _compare(subject, "its statement", row, got, [float(value) for value in stated(row.tolist())])
     table = torch.stack([*_rows()])
     got, turned = (subject.spec.function(x, *arguments, dim=dim) for x, dim in ((table, -1), (table.T, 0)))
-    if not torch.equal(got, turned.T):
+    if not torch.allclose(got, turned.T, rtol=TOLERANCE, atol=TOLERANCE):
         subject.fail("dimension", table, turned.T, got)
 
 
