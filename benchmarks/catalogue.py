@@ -24,6 +24,7 @@ CALLS = 2000
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9, help="how often each is timed")
     repeats = parser.parse_args().repeats

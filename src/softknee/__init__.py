@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from softknee._bench.study import Study
     from softknee._card.cost import Cost, cost
     from softknee._card.propagation import gain, moments
+    from softknee._card.source import source
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
+    from softknee._design import Design, design
     from softknee._engine.memory import keep_memory
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._spec import Param, Promises, Spec
+    from softknee.nn.groups import parameter_groups
     from softknee.nn.reach import calibrate_reach
 
 _HOMES = {
     "Cost": "softknee._card.cost",
+    "Design": "softknee._design",
     "MissingExtra": "softknee._errors",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
@@ -37,6 +41,7 @@ _HOMES = {
     "cite": "softknee._catalogue",
     "cost": "softknee._card.cost",
     "create": "softknee._catalogue",
+    "design": "softknee._design",
     "engine": "softknee._engine.select",
     "families": "softknee._catalogue",
     "gain": "softknee._card.propagation",
@@ -44,11 +49,14 @@ _HOMES = {
     "keep_memory": "softknee._engine.memory",
     "list": "softknee._catalogue",
     "moments": "softknee._card.propagation",
+    "parameter_groups": "softknee.nn.groups",
+    "source": "softknee._card.source",
 }
 _NAMESPACES = ("functional", "nn", "testing")
 
 __all__ = [
     "Cost",
+    "Design",
     "MissingExtra",
     "Param",
     "Promises",
@@ -62,6 +70,7 @@ __all__ = [
     "cite",
     "cost",
     "create",
+    "design",
     "engine",
     "families",
     "functional",
@@ -71,6 +80,8 @@ __all__ = [
     "list",
     "moments",
     "nn",
+    "parameter_groups",
+    "source",
     "testing",
 ]
 
@@ -80,7 +91,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"softknee.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'softknee' has no attribute {name!r}")
-    if name == "bench":
+    if name in {"bench", "design"}:
         import_module("softknee._extras").require("pydantic", extra="bench")
     return getattr(import_module(_HOMES[name]), name)
 

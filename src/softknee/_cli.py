@@ -19,11 +19,11 @@ from typer.exceptions import TyperException
 
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
-from softknee._errors import SoftkneeError, UsageError
+from softknee._errors import ExpressionError, SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import JustifyMethod
 
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         return _complain(error.format_message(), EXIT_USAGE)
     except (SoftkneeError, OSError) as error:
-        return _complain(str(error), EXIT_USAGE)
+        return _complain(error.one_line if isinstance(error, ExpressionError) else str(error), EXIT_USAGE)
     except _Stopped as stop:
         return _complain("stopped; the same command goes on where this one stopped", STOPS[stop.signal])
 
@@ -173,14 +173,80 @@ def show(
     from softknee._show import describe
 
     description = describe(activation)
-    for name, text in description.facts.items():
-        console.print(f"[bold]{name:>12}[/]  ", end="")
-        console.print(text.replace("\n", "\n" + " " * 14), markup=False, highlight=False)
+    _print_facts(description.facts)
     if plot is None:
         console.print(braille_plot(description.x, description.y, width=64, height=16), markup=False, highlight=False)
     else:
         description.write_svg(plot)
         console.print(f"[bold]{'plot':>12}[/]  {plot}")
+
+
+@app.command()
+def source(
+    activation: Annotated[str, typer.Argument(help="a name or an expression")],
+    out: Annotated[Path | None, typer.Option(help="write it to this file instead")] = None,
+) -> None:
+    """Print an activation as a module that needs torch alone."""
+    from softknee._card.source import source as print_source
+    from softknee._report.files import write_atomic
+
+    text = print_source(activation)
+    if out is None:
+        console.print(text, end="", soft_wrap=True, highlight=False, markup=False)
+    else:
+        write_atomic(out, text)
+
+
+@app.command()
+def cite(
+    activation: Annotated[list[str], typer.Argument(help="names from the catalogue")],
+) -> None:
+    """Print the BibTeX entries of activations' sources."""
+    from softknee._catalogue import cite as entries
+
+    console.print(entries(*activation), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def design(
+    activation: Annotated[str, typer.Argument(help="an expression, or a name with [options]")],
+    out: Annotated[Path, typer.Option(help="folder for the page, the code and the comparison")] = Path("design"),
+    control: Annotated[list[str] | None, typer.Option("--control", "-c", help="to compare with; repeat")] = None,
+    protocol: Annotated[str, typer.Option(help="of the comparison, or `none`")] = "fashion-mlp-fair",
+    seeds: Annotated[int, typer.Option(help="of the comparison")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="of each run; the protocol's own by default")] = None,
+) -> None:
+    """Walk a new activation through properties, checks, cost and a fair comparison, and write its code."""
+    from softknee._design import CONTROLS
+    from softknee._design import design as walk
+
+    with ExitStack() as shown:
+        found = walk(
+            activation,
+            out=out,
+            controls=control or CONTROLS,
+            protocol=None if protocol == "none" else protocol,
+            seeds=seeds,
+            epochs=epochs,
+            progress=_progress_listener(shown),
+        )
+    _print_facts({**found.description.facts, "checks": found.verdict})
+    console.print("", _terminal_table(found.costs.table))
+    if found.study is not None:
+        _conclude(found.study)
+    console.print(
+        f"page: {out / 'design.md'}\ncode: {out / 'activation.py'}", soft_wrap=True, highlight=False, markup=False
+    )
+
+
+@app.command()
+def atlas(
+    out: Annotated[Path, typer.Option(help="folder of the site")] = Path("site"),
+) -> None:
+    """Write the atlas of activations: a static site, one page each."""
+    from softknee._atlas.site import build
+
+    console.print(f"atlas: {build(out)}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -200,6 +266,12 @@ def cost(
     if json is not None:
         report.write(json)
         console.print(f"figures: {json}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_facts(facts: Mapping[str, str]) -> None:
+    for name, text in facts.items():
+        console.print(f"[bold]{name:>12}[/]  ", end="")
+        console.print(text.replace("\n", "\n" + " " * 14), markup=False, highlight=False)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

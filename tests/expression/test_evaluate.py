@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from softknee._errors import ExpressionError
 from softknee._expression.parse import parse
 
 
@@ -77,6 +78,35 @@ def test_a_sum_counts_its_terms():
     assert torch.allclose(got, (1 - 3 * x + 2 * x**2) / (1 + 0.5 * x.abs() + x**2))
     mean = parse("sum(a * where(index < 1, x, scale) / terms)")
     assert torch.allclose(mean(x, (1.0, 2.0, 3.0), torch.tensor(0.25)), (x + 0.5 + 0.75) / 3)
+
+
+def test_the_largest_of_terms():
+    x = torch.tensor([[-2.0, 0.5, 3.0]], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor([1.0, -0.5, -4.0], dtype=torch.float64, requires_grad=True)
+    got = parse("largest(c + index * x)")(x, c)
+    expected = torch.stack([c[i] + i * x for i in range(3)]).amax(0)
+    assert torch.equal(got, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(got.sum(), (x, c)), torch.autograd.grad(expected.sum(), (x, c)), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_largest_can_be_differentiated_by_sympy():
+    sympy = pytest.importorskip("sympy")
+    symbol = sympy.Symbol("x", real=True)
+    exact = parse("largest(c + index * x)").to_sympy({"x": symbol, "c": (1, sympy.Rational(-1, 2), -4)})
+    assert [exact.subs(symbol, v) for v in (-2, 2, 4)] == [1, sympy.Rational(3, 2), 4]
+    assert [exact.diff(symbol).subs(symbol, v) for v in (-2, 2, 4)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [((1.0, 2.0), "got single numbers only"), (((1.0, 2.0), (1.0,)), "a has 2 entries, b has 1 entries")],
+)
+def test_a_reduction_needs_vectors_of_one_length(values, message):
+    with pytest.raises(ExpressionError, match=message):
+        parse("sum(a * x + b)")(torch.zeros(2), *values)
 
 
 def test_the_counters_of_a_sum_are_ordinary_names_outside():

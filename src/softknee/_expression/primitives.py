@@ -7,7 +7,7 @@ number; beyond it, the gradient of a bounded composition such as `tanh(exp(x))` 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from softknee._expression.nodes import Node
+    from softknee._spec import Param
+
 
 @dataclass(frozen=True)
 class Primitive:
@@ -26,15 +29,32 @@ class Primitive:
     Attributes:
         name: As it is written in a formula.
         arity: Number of arguments.
-        function: Tensors to tensor.
+        function: Tensors to tensor; those of `parameters` may be numbers.
         symbolic: `(sympy, *arguments)` to a sympy expression; piecewise rather than `Abs` or `Max`, so that it can be
             differentiated.
+        parameters: What the last arguments are, if they may be left out or named.
+        definition: The same function as a tree of other primitives, in `x` and the names of the parameters.
     """
 
     name: str
     arity: int
-    function: Callable[..., Tensor]
-    symbolic: Callable[..., Any]
+    function: Callable[..., Tensor] = field(compare=False)
+    symbolic: Callable[..., Any] = field(compare=False)
+    parameters: tuple[Param, ...] = field(default=(), compare=False)
+    definition: Callable[[], Node] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How the terms of a reduction become one.
+
+    Attributes:
+        combine: Two tensors to one.
+        symbolic: `(sympy, terms)` to a sympy expression that can be differentiated.
+    """
+
+    combine: Callable[[Tensor, Tensor], Tensor]
+    symbolic: Callable[[Any, list[Any]], Any]
 
 
 def _below_overflow(x: Tensor) -> Tensor:
@@ -57,12 +77,23 @@ def _softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=40)
 
 
-def _where(condition: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
-    return torch.where(condition, chosen, other)
+def choose(condition: Tensor, chosen: Callable[..., Tensor], other: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """Take one of two branches, each with gradients only from where it is taken: elsewhere they may be NaN."""
+
+    def only(taken: Tensor) -> list[Tensor]:
+        return [torch.where(taken, value, value.detach()) for value in values]
+
+    return torch.where(condition, chosen(*only(condition)), other(*only(~condition)))
 
 
 def _piecewise(sp: Any, condition: Any, chosen: Any, other: Any) -> Any:
     return sp.Piecewise((chosen, condition), (other, True))
+
+
+def _largest(sp: Any, terms: list[Any]) -> Any:
+    """Return the first term that no later one exceeds; nested, the pieces would double with every term."""
+    pieces = [(term, sp.And(*[term >= other for other in terms[i + 1 :]])) for i, term in enumerate(terms)]
+    return sp.Piecewise(*pieces)
 
 
 _DEFINITIONS: tuple[tuple[str, int, Callable[..., Tensor], Callable[..., Any]], ...] = (
@@ -85,7 +116,7 @@ _DEFINITIONS: tuple[tuple[str, int, Callable[..., Tensor], Callable[..., Any]], 
     ("relu", 1, torch.relu, lambda sp, a: _piecewise(sp, a > 0, a, 0)),
     ("max", 2, torch.maximum, lambda sp, a, b: _piecewise(sp, a >= b, a, b)),
     ("min", 2, torch.minimum, lambda sp, a, b: _piecewise(sp, a <= b, a, b)),
-    ("where", 3, _where, _piecewise),
+    ("where", 3, torch.where, _piecewise),
     ("+", 2, torch.add, lambda sp, a, b: a + b),  # noqa: ARG005
     ("-", 2, torch.sub, lambda sp, a, b: a - b),  # noqa: ARG005
     ("*", 2, torch.mul, lambda sp, a, b: a * b),  # noqa: ARG005
@@ -100,3 +131,6 @@ _DEFINITIONS: tuple[tuple[str, int, Callable[..., Tensor], Callable[..., Any]], 
 
 PRIMITIVES: Mapping[str, Primitive] = MappingProxyType({row[0]: Primitive(*row) for row in _DEFINITIONS})
 COMPARISONS = frozenset({"<", "<=", ">", ">="})
+FOLDS: Mapping[str, Fold] = MappingProxyType(
+    {"sum": Fold(torch.add, lambda sp, terms: sp.Add(*terms)), "largest": Fold(torch.maximum, _largest)}
+)

@@ -165,6 +165,7 @@ SPECS = (
         parameters=(Param(name="beta", default=1.0, trainable=True),),
         promises=Promises(smooth=True, lower_bound=-0.27846455),
         source="ramachandran2017swish",
+        aliases=("acon_a",),
     ),
     Spec(
         name="hardswish",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Spec
+from softknee.functional._intervals import entries_of, interval, positions
 from softknee.functional._precision import widened
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def linear_spline(x: Tensor, values: Sequence[Tensor | float]) -> Tensor:
     """
     last = len(values) - 1
     place = widened(x) * (last / (2 * LINEAR_REACH))
-    (left, right), beyond = _interval(place, _entries(values, place), 2, start=-last / 2)
+    (left, right), beyond = interval(place, entries_of(values, place), 2, start=-last / 2)
     return (left + (right - left) * beyond).to(x.dtype)
 
 
@@ -72,58 +73,26 @@ def bspline(x: Tensor, coefficients: Sequence[Tensor | float], base: Tensor | fl
     intervals, edge = len(coefficients) - OVERHANG, (len(coefficients) + OVERHANG) / 2
     place = (wide * (intervals / (2 * CUBIC_REACH))).clamp(-edge, edge)
     nothing = [place.new_zeros(())] * OVERHANG
-    entries = [*nothing, *_entries(coefficients, place), *nothing]
-    (first, second, third, fourth), u = _interval(place, entries, OVERHANG + 1, start=-edge)
+    entries = [*nothing, *entries_of(coefficients, place), *nothing]
+    (first, second, third, fourth), u = interval(place, entries, OVERHANG + 1, start=-edge)
     v = 1 - u
     inner = second * (4 - 3 * u**2 * (1 + v)) + third * (4 - 3 * v**2 * (1 + u))
     return (base * F.silu(wide) + (first * v**3 + inner + fourth * u**3) / 6).to(x.dtype)
 
 
-def _entries(vector: Sequence[Tensor | float], like: Tensor) -> list[Tensor]:
-    """Return a vector's entries in the dtype of another tensor."""
-    values = [vector[k] for k in range(len(vector))]
-    return [value.to(like.dtype) if isinstance(value, Tensor) else like.new_full((), value) for value in values]
-
-
-def _interval(place: Tensor, entries: list[Tensor], width: int, *, start: float) -> tuple[list[Tensor], Tensor]:
-    """Return for each element the entries that count in its interval, and how far into the interval it is.
-
-    One comparison at each end of an interval chooses them all, so no element gets the entries of one interval and the
-    place in another, as it may in a sum of hats. An entry's gradient comes from its own intervals only, without the
-    cancellation in a sum of hinges.
-
-    Args:
-        place: In units of the intervals.
-        entries: The first `width` of them count in the first interval, the next but for one in the second, and so on.
-        width: How many count.
-        start: Where the first interval starts. It goes on to the left, as the last does to the right.
-    """
-    chosen, begin = entries[:width], place.new_full((), start)
-    for k in range(1, len(entries) - width + 1):
-        past = place > start + k
-        begin = torch.where(past, start + k, begin)
-        chosen = [torch.where(past, entries[k + i], chosen[i]) for i in range(width)]
-    return chosen, place - begin
-
-
-def _positions(count: int, spacing: float) -> tuple[float, ...]:
-    """Return evenly spaced numbers around 0."""
-    return tuple((k - (count - 1) / 2) * spacing for k in range(count))
-
-
 def linear_knots(terms: int) -> tuple[float, ...]:
     """Return where a linear spline through `terms` knots bends: at all but the outermost ones."""
-    return _positions(terms, 2 * LINEAR_REACH / (terms - 1))[1:-1]
+    return positions(terms, 2 * LINEAR_REACH / (terms - 1))[1:-1]
 
 
 def cubic_knots(terms: int) -> tuple[float, ...]:
     """Return where the pieces of `terms` cubic B-splines meet; only the third derivative jumps there."""
-    return _positions(terms + 4, 2 * CUBIC_REACH / (terms - OVERHANG))
+    return positions(terms + 4, 2 * CUBIC_REACH / (terms - OVERHANG))
 
 
 def initialize_leaky_relu(terms: int, _: torch.Generator | None = None) -> dict[str, Tensor]:
     """Return the values of a leaky ReLU of slope 0.01 at the knots."""
-    knots = _positions(terms, 2 * LINEAR_REACH / (terms - 1))
+    knots = positions(terms, 2 * LINEAR_REACH / (terms - 1))
     return {"values": F.leaky_relu(torch.tensor(knots, dtype=torch.float64))}
 
 

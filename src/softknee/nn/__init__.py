@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 _SPECS = {spec.title: spec for spec in SPECS}
 _BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": Gated, "vector": Vector}
 # Classes that need more than a spec, by the file that holds them.
-_WRITTEN: Mapping[str, str] = {}
+_WRITTEN: Mapping[str, str] = {
+    **dict.fromkeys(("FReLU", "DynamicReLU", "MetaACON", "ATAC"), "contextual"),
+    "GatedMix": "gated_mix",
+    **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "Taaf", "Blend"), "mixture"),
+}
 
 __all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", *_SPECS]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from softknee._errors import OptionError
+from softknee._expression.nodes import vectors_of
 from softknee._expression.parse import parse
 from softknee._expression.primitives import PRIMITIVES, Primitive
-from softknee._expression.tree import vectors_of
 from softknee._spec import Param, Promises, Spec
 from softknee.functional import SPECS
 from softknee.nn.elementwise import Elementwise
@@ -21,22 +21,54 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from softknee._expression.nodes import Node
     from softknee._expression.tree import Expression
 
 
-def _symbolic(formula: str, _: Any, argument: Any) -> Any:
-    return parse(formula).to_sympy({"x": argument})
+def _callable(spec: Spec) -> Primitive | str:
+    """Return a catalogued function as formulas call it, or why they cannot."""
+    reasons = {
+        f"it is {spec.kind}, and a formula looks at one element": spec.kind != "elementwise",
+        "it has vector parameters": any(param.vector for param in spec.parameters),
+        "it depends on the channel": spec.channelwise,
+        "it is random in training": spec.sampled is not None,
+        "its derivative is not that of its formula": bool(spec.surrogate),
+        "its parameters have no defaults": any(param.default is None for param in spec.parameters),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), "")
+    if reason:
+        return reason
+    return Primitive(
+        name=spec.name,
+        arity=1 + len(spec.parameters),
+        function=spec.function,
+        symbolic=partial(_symbolic, spec),
+        parameters=spec.parameters,
+        definition=partial(_definition, spec.formula),
+    )
 
 
-# What a formula may call: the primitives, and every catalogued function without parameters.
-FUNCTIONS: Mapping[str, Primitive] = MappingProxyType(
+def _symbolic(spec: Spec, _: Any, *arguments: Any) -> Any:
+    names = ("x", *(param.name for param in spec.parameters))
+    return parse(spec.formula).to_sympy(dict(zip(names, arguments, strict=True)))
+
+
+@cache
+def _definition(formula: str) -> Node:
+    return parse(formula).root
+
+
+# What a formula may call: the primitives, and the catalogued functions of one element.
+FUNCTIONS: Mapping[str, Primitive | str] = MappingProxyType(
     {
-        **{
-            spec.name: Primitive(spec.name, 1, spec.function, partial(_symbolic, spec.formula))
-            for spec in SPECS
-            if not spec.parameters and not spec.channelwise
-        },
         **PRIMITIVES,
+        **{
+            name: function
+            for spec in SPECS
+            for function in (_callable(spec),)
+            for name in (spec.name, *spec.aliases)
+            if name not in PRIMITIVES or (spec.parameters and not isinstance(function, str))
+        },
     }
 )
 
@@ -52,7 +84,7 @@ def formula_spec(text: str, values: Collection[str]) -> Spec:
     """Return the spec of a formula, every name in it other than `x` a trainable parameter.
 
     Args:
-        text: In the expression language; catalogued functions without parameters may be called.
+        text: In the expression language; catalogued functions of one element may be called.
         values: Names of the parameters that values are given for.
 
     Returns:

@@ -1,0 +1,170 @@
+"""What a plot of an activation shows: how far it reaches, which points it is drawn through, where it breaks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softknee._atlas.subject import Subject
+
+    Line = Sequence[float | None]
+
+REACHES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+USUAL = 5.0
+POINTS = 401
+# Spacing of the points by which the reach is chosen.
+SPACING = 5e-3
+# Share of the turning of the slope that a plot must show.
+SHOWN = 0.93
+# What happens within is shown, unless most of it happens further out; functions that grow fast are shown near 0.
+NEAR, GROWTH = 20.0, 4.0
+# Turns of the slope that a plot can show.
+MOST_TURNS = 9
+# Second derivatives below are not seen.
+FAINT = 1e-3
+# How close to a kink its two sides are looked at, relatively to the reach.
+BESIDE = 1e-7
+# A step between neighbouring points is a jump where it is so much larger than those beside it.
+JUMP, VISIBLE_JUMP = 8.0, 0.05
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Value, first and second derivative along x, with gaps where they jump.
+
+    Attributes:
+        reach: They go from minus this to this.
+        x: Positions.
+        value: Of the function.
+        slope: First derivative.
+        bend: Second derivative.
+        values: Range of the first panel.
+        slopes: Range of the panel of derivatives.
+    """
+
+    reach: float
+    x: Sequence[float]
+    value: Line
+    slope: Line
+    bend: Line
+    values: tuple[float, float]
+    slopes: tuple[float, float]
+
+
+def curves_of(subject: Subject, points: int = POINTS) -> Curves:
+    """Return what the plots of an activation show.
+
+    Args:
+        subject: The activation at its values.
+        points: Evenly spaced ones; kinks are added.
+
+    Returns:
+        The curves, in float64.
+    """
+    reach = reach_of(subject)
+    x = _positions(subject, reach, points)
+    value, slope, bend = (_gapped(y.tolist(), x) for y in subject.derivatives(torch.tensor(x, dtype=torch.float64)))
+    values = _value_range(value, reach)
+    return Curves(reach, x, value, slope, bend, values, _slope_range(slope, bend))
+
+
+def reach_of(subject: Subject) -> float:
+    """Return how far a plot must go to show what is going on, and how far it may go to show it clearly."""
+    x = torch.arange(-REACHES[-1], REACHES[-1] + SPACING, SPACING, dtype=torch.float64)
+    _, slope, bend = (y.nan_to_num(0.0, 0.0, 0.0) for y in subject.derivatives(x))
+    bend = torch.where(bend.abs() > FAINT, bend, 0.0)
+    turning = bend.abs() * SPACING
+    grows = slope[[0, -1]].abs().max() > GROWTH * slope[x.abs() <= USUAL].abs().max()
+    near = turning * (x.abs() <= NEAR)
+    turning = near if grows or near.sum() > 0.5 * turning.sum() else turning
+    settled = 0.0 if grows else _radius(x, turning)
+    # Where the slope turns at kinks only, or hardly at all, there is nothing else to show.
+    curved = turning.sum() > max(0.1 * slope.diff().abs().sum().item(), FAINT)
+    kink = max(map(abs, subject.kinks), default=0.0)
+    if curved and not grows and 4 * settled < USUAL and kink < settled:
+        reach = _next(4 * settled)
+    else:
+        reach = max(USUAL, _next(max(1.4 * kink, settled if curved else 0.0)))
+    while reach > REACHES[0] and _turns(x, bend, reach) > MOST_TURNS:
+        reach = REACHES[REACHES.index(reach) - 1]
+    return reach
+
+
+def _radius(x: torch.Tensor, turning: torch.Tensor) -> float:
+    """Return the distance from 0 within which most of the turning happens."""
+    order = x.abs().argsort()
+    share = turning[order].cumsum(0)
+    inside = int((share < SHOWN * share[-1]).sum().item())
+    return x.abs()[order][min(inside, len(x) - 1)].item() if share[-1] > 0 else 0.0
+
+
+def _turns(x: torch.Tensor, bend: torch.Tensor, reach: float) -> int:
+    signs = bend[(x.abs() <= reach) & (bend != 0)].sign()
+    return int((signs[1:] != signs[:-1]).sum())
+
+
+def _next(wanted: float) -> float:
+    return next((reach for reach in REACHES if reach >= wanted * 0.999), REACHES[-1])
+
+
+def _positions(subject: Subject, reach: float, points: int) -> list[float]:
+    even = torch.linspace(-reach, reach, points, dtype=torch.float64).tolist()
+    beside = [
+        place for kink in subject.kinks if abs(kink) < reach for place in (kink - BESIDE * reach, kink + BESIDE * reach)
+    ]
+    return sorted({*even, *beside})
+
+
+def _gapped(y: Sequence[float], x: Sequence[float]) -> list[float | None]:
+    """Return a line with a gap in place of the first point behind each jump, and where it is not finite."""
+    finite = [value for value in y if math.isfinite(value)]
+    least = VISIBLE_JUMP * (max(finite) - min(finite)) if finite else 0.0
+    steps = [abs(after - before) for before, after in zip(y, y[1:], strict=False)]
+    line: list[float | None] = [value if math.isfinite(value) else None for value in y]
+    for i, step in enumerate(steps):
+        close = x[i + 1] - x[i] < 3 * BESIDE * x[-1]
+        around = max(steps[i - 1] if i else 0.0, steps[i + 1] if i + 1 < len(steps) else 0.0)
+        if step > least and (close or step > JUMP * around):
+            line[i + 1] = None
+    return line
+
+
+def _value_range(line: Line, reach: float) -> tuple[float, float]:
+    """Return the range of a function; one that grows fast is cut off where it leaves the square around 0."""
+    values = [value for value in line if value is not None]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if high - low > 3 * reach:
+        low, high = max(low, -1.1 * reach), min(high, 1.1 * reach)
+    return _with_air(min(low, 0.0), max(high, 0.0))
+
+
+def _slope_range(slope: Line, bend: Line) -> tuple[float, float]:
+    """Return the range of both derivatives; the second one is cut off where it would flatten the first."""
+    firsts = sorted(value for value in slope if value is not None)
+    seconds = [value for value in bend if value is not None]
+    low, high = min(0.0, _trimmed(firsts)[0]), max(0.0, _trimmed(firsts)[1])
+    room = max(high - low, 0.2)
+    low = max(min([low, *seconds]), low - 0.75 * room)
+    high = min(max([high, *seconds]), high + 0.75 * room)
+    return _with_air(low, high)
+
+
+def _trimmed(ordered: Sequence[float]) -> tuple[float, float]:
+    """Return the range of ordered values, without peaks that a few points alone reach."""
+    if not ordered:
+        return 0.0, 1.0
+    edge = len(ordered) // 50
+    low, high = ordered[edge], ordered[-1 - edge]
+    room = max(high - low, 1e-3)
+    return max(ordered[0], low - 2 * room), min(ordered[-1], high + 2 * room)
+
+
+def _with_air(low: float, high: float) -> tuple[float, float]:
+    air = max(0.06 * (high - low), 1e-3)
+    return low - air, high + air

@@ -1,0 +1,201 @@
+"""Mixtures and wrappers of activations that the user chooses."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from softknee._errors import UnknownActivation, did_you_mean
+from softknee._expression.parse import parse
+from softknee._expression.tree import Expression
+from softknee._spec import Spec
+from softknee.functional import SPECS, mixtures
+from softknee.nn.elementwise import Elementwise
+from softknee.nn.formula import FUNCTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+_CATALOGUE = {name: spec for spec in SPECS for name in (spec.name, *spec.aliases)}
+_MIXTURES = {spec.name: spec for spec in mixtures.SPECS}
+
+
+class Composite(Elementwise):
+    """An activation made of others: what the classes here share.
+
+    Args:
+        candidates: Names in the catalogue, or specs, of the activations; None for those of the catalogue's entry.
+        **options: As in `Elementwise`; the parameters of a candidate begin with its name: `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has one of the names.
+        UsageError: One cannot be part of another.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    # Those of the catalogue's entry, and how a spec is made of others.
+    candidates: tuple[Spec, ...]
+    composed: ClassVar[Callable[[Sequence[Spec]], Spec]]
+
+    def __init__(self, candidates: Sequence[str | Spec] | None = None, **options: Any) -> None:
+        if candidates is not None:
+            self.candidates = tuple(map(_spec_of, candidates))
+            self.spec = type(self).composed(self.candidates)
+        super().__init__(**options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with what brings the candidates back in place of what was made from them."""
+        state = super().__getstate__()
+        if "candidates" in state:
+            state = {name: value for name, value in state.items() if name != "spec"}
+            state["candidates"] = tuple(map(_packed, self.candidates))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state and compose the candidates again."""
+        if "candidates" in state:
+            candidates = tuple(map(_unpacked, state["candidates"]))
+            state = {**state, "candidates": candidates, "spec": type(self).composed(candidates)}
+        super().__setstate__(state)
+
+    def extra_repr(self) -> str:
+        """Return the names of the candidates, then parameters."""
+        return f"({', '.join(spec.name for spec in self.candidates)}), {super().extra_repr()}"
+
+
+class LinearMix(Composite):
+    r"""Adaptive blending unit, $\sum_k w_k \varphi_k(x)$ with free weights, at first the mean.
+
+    Args:
+        candidates: Names in the catalogue, or specs, of the $\varphi_k$; by default ReLU, ELU, tanh, Swish and the
+            identity.
+        **options: As in `Elementwise`. Weights are `relu_weight` and so on, the parameters of a candidate `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has one of the names.
+        UsageError: One cannot be part of a mixture: it looks at more than one element, say, or has vectors.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    spec = _MIXTURES["linear_mix"]
+    candidates = mixtures.BLENDED
+    composed = staticmethod(mixtures.linear_mix_spec)
+
+
+class ConvexMix(Composite):
+    r"""Mean of activations, $\sum_k w_k \varphi_k(x)$ with $w = \mathrm{softmax}(s)$ of trained scores, at first equal.
+
+    Args:
+        candidates: Names in the catalogue, or specs, of the $\varphi_k$; by default the identity, ReLU and tanh.
+        **options: As in `Elementwise`. Scores are `relu_score` and so on, the parameters of a candidate `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has one of the names.
+        UsageError: One cannot be part of a mixture: it looks at more than one element, say, or has vectors.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    spec = _MIXTURES["convex_mix"]
+    candidates = mixtures.MIXED
+    composed = staticmethod(mixtures.convex_mix_spec)
+
+
+class AffineMix(Composite):
+    r"""Sum of activations with weights that sum to 1, $\sum_k w_k \varphi_k(x) \big/ \sum_k w_k$, at first the mean.
+
+    Args:
+        candidates: Names in the catalogue, or specs, of the $\varphi_k$; by default the identity, ReLU and tanh.
+        **options: As in `Elementwise`. Weights are `relu_weight` and so on, the parameters of a candidate `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has one of the names.
+        UsageError: One cannot be part of a mixture: it looks at more than one element, say, or has vectors.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    spec = _MIXTURES["affine_mix"]
+    candidates = mixtures.MIXED
+    composed = staticmethod(mixtures.affine_mix_spec)
+
+
+class Taaf(Composite):
+    r"""Transformative adaptive activation function, $\alpha\,\varphi(\beta x + \gamma) + \delta$.
+
+    It starts as $\varphi(x)$.
+
+    Args:
+        base: Name in the catalogue, or spec, of $\varphi$.
+        **options: As in `Elementwise`. The parameters are `alpha`, `beta`, `gamma`, `delta` and those of the base,
+            which begin with its name: `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has that name.
+        UsageError: It cannot be wrapped: it looks at more than one element, say, or has vectors.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    spec = _MIXTURES["taaf"]
+    candidates = (_CATALOGUE["tanh"],)
+    composed = staticmethod(lambda candidates: mixtures.taaf_spec(*candidates))
+
+    def __init__(self, base: str | Spec = "tanh", **options: Any) -> None:
+        super().__init__(None if base == "tanh" else [base], **options)
+
+
+class Blend(Composite):
+    r"""Way from one activation to another, $(1 - t)\,\varphi_0(x) + t\,\varphi_1(x)$.
+
+    Raise `t` while the model is trained: `module.t = 0.1`. Where a number that changes is in the way, of compiled
+    models and in saved states, give it as a tensor, which is kept as a buffer: `module.t.fill_(0.1)`.
+
+    Args:
+        old: Name in the catalogue, or spec, of $\varphi_0$.
+        new: The same of $\varphi_1$.
+        t: How far to go, from 0 to 1.
+        **options: As in `Elementwise`; the parameters of the activations begin with their names: `swish_beta`.
+
+    Raises:
+        UnknownActivation: No activation has one of the names.
+        UsageError: One cannot be blended: it looks at more than one element, say, or has vectors.
+        OptionError: An option is unknown, or its value is outside the allowed range.
+    """
+
+    spec = _MIXTURES["blend"]
+    candidates = (_CATALOGUE["relu"], _CATALOGUE["gelu"])
+    composed = staticmethod(lambda candidates: mixtures.blend_spec(*candidates))
+
+    def __init__(
+        self, old: str | Spec = "relu", new: str | Spec = "gelu", t: float | Tensor = 0.0, **options: Any
+    ) -> None:
+        super().__init__(None if (old, new) == ("relu", "gelu") else [old, new], t=t, **options)
+
+
+def _spec_of(candidate: str | Spec) -> Spec:
+    """Return the spec of a candidate.
+
+    Raises:
+        UnknownActivation: No activation has that name.
+    """
+    if isinstance(candidate, Spec):
+        return candidate
+    if candidate not in _CATALOGUE:
+        raise UnknownActivation(f"no activation named {candidate!r}{did_you_mean(candidate, _CATALOGUE)}")
+    return _CATALOGUE[candidate]
+
+
+def _packed(spec: Spec) -> str | dict[str, Any]:
+    """Return what brings a candidate back: its name, or its fields, a formula as its text."""
+    if _CATALOGUE.get(spec.name) is spec:
+        return spec.name
+    state = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    function = str(spec.function) if isinstance(spec.function, Expression) else spec.function
+    return {**state, "function": function, "initializations": {}}
+
+
+def _unpacked(state: str | dict[str, Any]) -> Spec:
+    if isinstance(state, str):
+        return _CATALOGUE[state]
+    function = state["function"]
+    return Spec(**{**state, "function": parse(function, FUNCTIONS) if isinstance(function, str) else function})
