@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 # Functions that are timed, by our names; those that the catalogue lacks are left out.
-TIMED = ("mish", "swish", "prelu", "telu", "elish", "snake", "pelu", "srelu", "rational")
+TIMED = ("mish", "swish", "prelu", "telu", "elish", "snake", "pelu", "srelu", "serf", "xielu", "rational")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -75,10 +75,8 @@ def read_options() -> tuple[Parser, argparse.Namespace]:
     parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help="all that are installed, if none is named")
     parser.add_argument("--out", type=Path, help="Markdown file to write as well")
     parser.add_argument("--json", type=Path, help="file for every single result")
-    parser.add_argument(
-        "--export", type=natural, default=10_000, help="classes to export, for each library, drawn at random"
-    )
-    parser.add_argument("--rounds", type=natural, default=9, help="rounds of timing; 0 for none")
+    parser.add_argument("--export", type=natural, default=10_000, help="export only so many of a library, at random")
+    parser.add_argument("--rounds", type=natural, default=9, help="rounds of timing, 9 if not given; 0 for none")
     parser.add_argument(
         "--timeout", type=natural, default=240, help="seconds for one class before its process is ended"
     )
@@ -117,17 +115,19 @@ def look(label: str, options: argparse.Namespace) -> dict[str, Any]:
     about: dict[str, Any] = {"failed": "its process ended while importing"}
     while True:
         command = [str(HERE / "peers_probe.py"), label, str(len(results)), str(options.export), str(options.seed)]
-        current, done = None, False
+        current, done, late = None, False, False
         for line in said(command, options.timeout):
             if "start" in line:
                 current = line["start"]
             elif "result" in line:
                 results[line["result"]], current = line, None
+            elif "late" in line and current is not None:
+                late = True
             elif "classes" in line or "failed" in line:
                 about = {"failed": "", **line}
             done = done or "end" in line or "failed" in line
         if current is not None:
-            results[current] = ended(current)
+            results[current] = ended(current, late=late)
         elif done or about["failed"] or len(results) == len(about["classes"]):
             break
         else:
@@ -136,10 +136,10 @@ def look(label: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**about, "results": [*results.values()]}
 
 
-def ended(key: str) -> dict[str, Any]:
+def ended(key: str, *, late: bool) -> dict[str, Any]:
     """Return the result of a class that ended or hung its process."""
     place, _, name = key.rpartition(".") if "[" not in key else (key, "", key)
-    reason = "Ended: ends its process, or takes too long"
+    reason = "Hangs: its process had to be ended" if late else "Ends its process"
     return {"result": key, "name": name, "place": place, "exported": False, "aliases": [], "runs": reason, "pair": None}
 
 
@@ -166,7 +166,7 @@ def said(command: list[str], timeout: int) -> Iterator[dict[str, Any]]:
             while line := lines.get(timeout=timeout):
                 yield json.loads(line)
         except queue.Empty:
-            pass
+            yield {"late": timeout}
         finally:
             child.kill()
 

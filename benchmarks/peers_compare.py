@@ -157,7 +157,8 @@ def _judged_elementwise(result: Mapping[str, Any], spec: Spec) -> Verdict:
         return Verdict(spec.name, EQUAL)
     own = {} if spec.channelwise else own_parameters(reference(spec.name), theirs, result["numbers"])
     if own:
-        return Verdict(spec.name, OWN, ", ".join(f"{name}={_short(value)}" for name, value in own.items()))
+        scalars = [f"{name}={value:.4g}" for name, value in own.items() if not isinstance(value, tuple)]
+        return Verdict(spec.name, OWN, ", ".join([*scalars, *(["coefficients"] if len(scalars) < len(own) else [])]))
     x, got, wanted = max((_worst(*pair) for pair in pairs), key=lambda found: _distance(found[1], found[2]))
     other = next(_equal_entries(theirs, but=spec.name), "")
     return Verdict(spec.name, ANOTHER if other else DIFFERENT, other, x, got, wanted)
@@ -262,10 +263,6 @@ def _equal_entries(theirs: Sequence[float], *, but: str) -> Iterator[str]:
             wanted, reason = attempt(lambda name=spec.name: at_defaults(name))
             if not reason and agree(theirs, wanted):
                 yield spec.name
-
-
-def _short(value: Any) -> str:
-    return "own coefficients" if isinstance(value, tuple) else f"{value:.4g}"
 
 
 def agreement(results: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, bool]:

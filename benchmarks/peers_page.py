@@ -71,14 +71,26 @@ FORMULAS = """## Against the formulas of the papers
 
 Classes whose names match one of the {entries} entries of softknee's catalogue (names, titles, aliases: {names} names,
 without case and punctuation) are compared with the formula text of that entry, evaluated to a hundred digits, at
-{points} points of [-6, 6] off the round numbers, to {tolerance:g} of 1 + |f|. "Own parameters" are classes that give the
-formula with other parameter values, found among the numbers that the class holds and their reciprocals: another
-default
-or a random start, not an error. "Another entry" are classes that compute another function of our catalogue.
-**"Different" is not the same as wrong**: functions share names, papers are read differently, and ours may be another
-variant. "Not trained" counts classes that train nothing as they come although the source of our entry trains parameters
-(a Swish with a fixed factor is among them).
+{points} points of [-6, 6] off the round numbers, to {tolerance:g} of 1 + |f|. Gates get two different halves, functions
+of several entries one row of numbers.
+
+- own parameters: the formula, with other parameter values, found among the numbers that the class holds and their
+  reciprocals. Another default or a random start, not an error.
+- another entry: the class computes another function of our catalogue.
+- different: **not the same as wrong**. Functions share names, papers are read differently, and ours may be another
+  variant.
+- not trained: the class trains nothing as it comes, although the source of our entry trains parameters (a Swish with a
+  fixed factor counts).
+
+"The survey" is that of Kunc and Kléma (arXiv 2402.09092), which several libraries follow.
 """
+
+# What is known about differences from entries of ours.
+REMARKS = {
+    "rrelu": "the paper divides by the mean slope in tests; we multiply, as torch.nn does",
+    "hexpo": "the survey prints exp(-x/d) for x < 0, which is not bounded",
+    "cloglog": "the survey prints exp(-x)",
+}
 
 LIMITS = """## Not run
 
@@ -103,7 +115,14 @@ def page(run: Mapping[str, Any]) -> str:
     )
     parts += [METHOD.format(exported=exported)]
     parts += [FORMULAS.format(entries=len(SPECS), names=len(names()), points=len(GRID), tolerance=TOLERANCE)]
-    parts += [_formulas(libraries), _differences(libraries), _agreement(run), _times(run, libraries), LIMITS]
+    parts += [
+        _formulas(libraries),
+        _differences(libraries),
+        _own(libraries),
+        _agreement(run),
+        _times(run, libraries),
+        LIMITS,
+    ]
     return "\n".join(part for part in parts if part).rstrip()
 
 
@@ -183,17 +202,35 @@ def _formulas(libraries: Mapping[str, Any]) -> str:
 def _differences(libraries: Mapping[str, Any]) -> str:
     rows = []
     for label, found in libraries.items():
+        named = Counter(result["name"] for result in found["results"])
         for result in found["results"]:
             verdict = result["verdict"]
             if verdict and verdict["kind"] in {DIFFERENT, ANOTHER}:
+                twice = f" of {result['place']}" if named[result["name"]] > 1 else ""
                 place = verdict["detail"] if math.isnan(verdict["x"]) else f"{verdict['x']:.3g}"
-                is_ours = f"is `{verdict['detail']}`" if verdict["kind"] == ANOTHER else ""
+                remark = (
+                    f"is `{verdict['detail']}`" if verdict["kind"] == ANOTHER else REMARKS.get(verdict["entry"], "")
+                )
                 numbers = (f"{verdict['theirs']:.4g}", f"{verdict['formula']:.4g}")
-                rows.append((label, f"`{result['name']}`", f"`{verdict['entry']}`", place, *numbers, is_ours))
+                rows.append((label, f"`{result['name']}`{twice}", f"`{verdict['entry']}`", place, *numbers, remark))
     if not rows:
         return ""
-    head = ("library", "class", "compared with", "x", "theirs", "the formula", "")
+    head = ("library", "class", "compared with", "x", "theirs", "the formula", "remark")
     return "Every class that differs, and where it differs most:\n\n" + table(head, rows)
+
+
+def _own(libraries: Mapping[str, Any]) -> str:
+    """List what has other parameters, or was not compared."""
+    lines = []
+    for label, found in libraries.items():
+        for kind, what in ((OWN, "own parameters"), (OPEN, "not compared")):
+            named = [
+                f"`{result['name']}` ({result['verdict']['detail']})"
+                for result in found["results"]
+                if result["verdict"] and result["verdict"]["kind"] == kind
+            ]
+            lines += [f"- {label}, {what}: {', '.join(named)}."] if named else []
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _agreement(run: Mapping[str, Any]) -> str:

@@ -83,7 +83,10 @@ def create(activation: str, **options: Any) -> Activation:
         OptionError: An option is unknown, missing or out of range.
     """
     if _is_name(activation):
-        return cast("Activation", getattr(nn, get(activation).title)(**options))
+        spec = get(activation)
+        if spec.kind == "contextual" and "channels" not in options:
+            raise OptionError(f"{spec.name} holds a small network; say how many channels there are, as in channels=64")
+        return cast("Activation", getattr(nn, spec.title)(**options))
     return nn.Formula(activation, **options)
 
 

@@ -69,10 +69,6 @@ COLLISIONS: Mapping[str, tuple[Meaning, ...]] = MappingProxyType(
             Meaning("slope a for negative x (Maas et al. 2013, PyTorch)", "leaky_relu"),
             Meaning("slope 1/a for negative x, in a survey and libraries that copied it"),
         ),
-        "celu": (
-            Meaning("continuously differentiable ELU (Barron 2017, PyTorch)", "celu"),
-            Meaning("other exponential units in some libraries"),
-        ),
         "glu": (
             Meaning("value in the first half, gate in the second (Dauphin et al. 2017, PyTorch)", "glu"),
             Meaning("gate in the first half, as most language models' code has it: `gate_first=True`", "glu"),

@@ -30,6 +30,7 @@ class Param:
         open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
         not_below: Name of another parameter, which this one must not start below.
         integer: Whether it is a whole number, such as the size of a group.
+        fixed: Whether it cannot be trained, because the function has no derivative by it.
         given: Whether the module computes it from its input instead of storing it: the value half of a gated pair, a
             slope that a small network predicts.
     """
@@ -43,6 +44,7 @@ class Param:
     open_low: bool = False
     not_below: str = ""
     integer: bool = False
+    fixed: bool = False
     given: bool = False
 
 

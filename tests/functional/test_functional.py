@@ -113,7 +113,9 @@ def test_snake_and_its_gradients_are_right_around_zero(a):
         assert torch.allclose(by_a, x.square(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [spec for spec in CATALOGUE if spec.initializations], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in CATALOGUE if spec.initializations and spec.kind != "vector"], ids=lambda spec: spec.name
+)
 def test_vectors_may_be_tuples_of_numbers_or_tensors(spec):
     """As the engine hands them over."""
     subject = Subject(spec, {})

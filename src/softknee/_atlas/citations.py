@@ -73,7 +73,15 @@ def plain_text(tex: str) -> str:
     text = _ACCENT.sub(composed, tex)
     for command, letter in _LETTERS.items():
         text = re.sub(re.escape(command) + r"(?![a-zA-Z])\s?", letter, text)
-    for written, meant in (("--", "–"), ("~", "\u00a0"), (r"\&", "&"), (r"\%", "%"), (r"\_", "_"), ("{", ""), ("}", "")):
+    for written, meant in (
+        ("--", "–"),
+        ("~", "\u00a0"),
+        (r"\&", "&"),
+        (r"\%", "%"),
+        (r"\_", "_"),
+        ("{", ""),
+        ("}", ""),
+    ):
         text = text.replace(written, meant)
     return text
 

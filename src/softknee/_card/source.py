@@ -135,11 +135,12 @@ def _initialization(spec: Spec, collection: Collection) -> str:
         NotSelfContained: The arguments are no plain values.
     """
     draw = next(iter(spec.initializations.values()))
-    given = draw.args if isinstance(draw, partial) else ()
-    if not all(isinstance(value, str | float | int) for value in given) or getattr(draw, "keywords", None):
+    given, named = (draw.args, draw.keywords) if isinstance(draw, partial) else ((), {})
+    if not all(isinstance(value, str | float | int) for value in (*given, *named.values())):
         raise NotSelfContained(f"{draw!r} has arguments that are no plain values")
     function = collection.add(draw.func if isinstance(draw, partial) else draw)
-    return f"{function}({', '.join([*map(repr, given), 'terms', 'generator'])})"
+    arguments = [*map(repr, given), "terms", "generator", *(f"{name}={value!r}" for name, value in named.items())]
+    return f"{function}({', '.join(arguments)})"
 
 
 def _numbers(value: Tensor | float) -> Any:

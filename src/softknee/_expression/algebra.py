@@ -126,14 +126,22 @@ def _built_product(number: float, factors: Factors) -> Node:
         return ZERO
     above = [_raised(base, factors[base]) for base in sorted(factors, key=order) if factors[base] > 0]
     below = [_raised(base, -factors[base]) for base in sorted(factors, key=order) if factors[base] < 0]
-    divisor = float(round(1 / number)) if 1 / LARGEST_DIVISOR <= abs(number) < 1 else 0.0
-    if above and not below and divisor and 1 / divisor == number:
-        return call("/", _product(above), Number(divisor))
-    if above and number == -1:
-        above[0] = call("neg", above[0])
-    elif not above or number != 1:
+    size, divisor = abs(number), _divisor(number)
+    divided = [Number(divisor)] if above and not below and divisor is not None else []
+    if above and (divided or size == 1):
+        above[0] = call("neg", above[0]) if number < 0 else above[0]
+    else:
         above.insert(0, Number(number))
+    below = [*divided, *below]
     return call("/", _product(above), _product(below)) if below else _product(above)
+
+
+def _divisor(number: float) -> float | None:
+    """Return the whole number that a number is the inverse of, but for its sign."""
+    if not 1 / LARGEST_DIVISOR <= abs(number) < 1:
+        return None
+    divisor = float(round(1 / abs(number)))
+    return divisor if 1 / divisor == abs(number) else None
 
 
 def _raised(base: Node, exponent: int) -> Node:

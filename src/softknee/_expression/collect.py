@@ -12,6 +12,7 @@ import inspect
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -178,8 +179,7 @@ def _names_in(statement: ast.stmt) -> list[str]:
     nodes = [*ast.walk(statement)]
     own = {node.arg for node in nodes if isinstance(node, ast.arg)}
     own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node is not statement}
-    if not isinstance(statement, ast.Assign | ast.AnnAssign):
-        own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     used = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     return [name for name in dict.fromkeys(used) if name not in own]
 
@@ -189,6 +189,6 @@ def _text(source: str, statement: ast.stmt) -> str:
     lines = source.splitlines()
     decorators = getattr(statement, "decorator_list", [])
     first = min([statement.lineno, *(decorator.lineno for decorator in decorators)]) - 1
-    while first and lines[first - 1].startswith("#"):
+    while first and lines[first - 1].lstrip().startswith("#"):
         first -= 1
-    return "\n".join(lines[first : statement.end_lineno])
+    return dedent("\n".join(lines[first : statement.end_lineno]))

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from softknee._errors import ExpressionError
-from softknee._expression.nodes import COUNTERS, Name, Number, Reduction, names_of, subtrees, vectors_of
+from softknee._expression.nodes import COUNTERS, Name, Number, Reduction, names_of, subtrees
 from softknee._expression.simplify import simplified
-from softknee._expression.walk import ONE, TWO, ZERO, call, inlined, keeping_names
+from softknee._expression.walk import ONE, TWO, ZERO, call, inlined, keeping_names, vector_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,31 +32,32 @@ def derivative(node: Node, name: str) -> Node:
         A tree of primitives.
 
     Raises:
-        ExpressionError: The name is that of a vector, or it is inside `largest`.
+        ExpressionError: The name is only inside reductions, as those of vectors are, or it is inside `largest`.
     """
-    if name in vectors_of(node):
+    vectors = vector_names(node)
+    if name in vectors:
         raise ExpressionError(f"{name} in {node} is a vector; the derivative by one of its entries is no formula")
-    return simplified(_by(inlined(node), name))
+    return simplified(_by(inlined(node), name, vectors))
 
 
-def _by(node: Node, name: str) -> Node:
+def _by(node: Node, name: str, vectors: frozenset[str]) -> Node:
     if isinstance(node, Name):
         return ONE if node.name == name else ZERO
     if isinstance(node, Number) or name not in names_of(node):
         return ZERO
     if isinstance(node, Reduction):
-        return _reduction(node, name)
+        return _reduction(node, name, vectors)
     rule = RULES.get(node.primitive.name)
     if rule is not None:
-        return rule(*node.arguments, *(_by(argument, name) for argument in node.arguments))
+        return rule(*node.arguments, *(_by(argument, name, vectors) for argument in node.arguments))
     if node.primitive.name == "where":
         condition, chosen, other = node.arguments
-        return call("where", condition, _by(chosen, name), _by(other, name))
+        return call("where", condition, _by(chosen, name, vectors), _by(other, name, vectors))
     (argument,) = node.arguments
-    return _product(OUTER[node.primitive.name](argument), _by(argument, name))
+    return _product(OUTER[node.primitive.name](argument), _by(argument, name, vectors))
 
 
-def _reduction(node: Reduction, name: str) -> Node:
+def _reduction(node: Reduction, name: str, vectors: frozenset[str]) -> Node:
     """Differentiate a sum term by term.
 
     Raises:
@@ -64,8 +65,12 @@ def _reduction(node: Reduction, name: str) -> Node:
     """
     if node.kind != "sum":
         raise ExpressionError(f"the derivative of {node} is no formula, for it depends on which term is the largest")
-    term = simplified(_by(node.term, name))
-    return ZERO if term == ZERO else Reduction(node.kind, keeping_names(term, names_of(node)))
+    term = simplified(_by(node.term, name, vectors))
+    return (
+        ZERO
+        if term == ZERO
+        else Reduction(node.kind, keeping_names(term, [one for one in names_of(node) if one in vectors]))
+    )
 
 
 def _product(left: Node, right: Node) -> Node:

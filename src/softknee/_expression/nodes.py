@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ class Reduction:
     kind: str
     term: Node
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.kind, self.term))
+
     def __str__(self) -> str:
         return f"{self.kind}({self.term})"
 
@@ -64,6 +72,13 @@ class Call:
 
     primitive: Primitive
     arguments: tuple[Node, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # kept, because every step of simplifying asks for those of whole trees
+        return hash((self.primitive.name, self.arguments))
 
     @property
     def shown(self) -> tuple[Node, ...]:

@@ -7,6 +7,7 @@ Only derivatives at kinks may differ, and removable gaps such as that of `x / x`
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Each pass works from the leaves up; more than three are rarely of use.
 MOST_PASSES = 12
+# Results kept: a search asks for the same sub-expressions over and over.
+KEPT = 10_000
 
 
 def simplified(node: Node) -> Node:
@@ -46,6 +49,7 @@ def simplified(node: Node) -> Node:
     return node
 
 
+@lru_cache(maxsize=KEPT)
 def _pass(node: Node) -> Node:
     below = [_pass(child) for child in children(node)]
     if isinstance(node, Reduction):

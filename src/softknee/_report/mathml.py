@@ -29,9 +29,7 @@ OPERATORS = MappingProxyType(
         **{"approx": "≈", "in": "∈", "ldots": "…", "dots": "…", "cdots": "⋯", "circ": "∘", "lt": "<", "gt": ">"},
     }
 )
-FUNCTIONS = frozenset(
-    "sin cos tan sinh cosh tanh arctan arcsin arccos exp ln log max min sup inf erf sign sgn".split()
-)
+FUNCTIONS = frozenset("sin cos tan sinh cosh tanh arctan arcsin arccos exp ln log max min sup inf erf sign sgn".split())
 BRACKETS = MappingProxyType(
     {
         **{"lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "lvert": "|", "rvert": "|", "vert": "|"},
@@ -93,7 +91,9 @@ class _Reader:
     """Reads LaTeX from left to right."""
 
     def __init__(self, latex: str) -> None:
-        self.tokens = [token for token in _TOKEN.findall(latex) if not token.isspace()]
+        # Spaces mean something in words only.
+        words = re.sub(r"(?<=\\text\{)[^{}]*", lambda word: word[0].replace(" ", "\u00a0"), latex)
+        self.tokens = [token for token in _TOKEN.findall(words) if token == "\u00a0" or not token.isspace()]
         self.place = 0
 
     def row(self, *ends: str) -> str:
@@ -191,9 +191,7 @@ class _Reader:
         if name in {"frac", "tfrac", "dfrac"}:
             fraction = element("mfrac", self._argument(), self._argument())
             styles = {"tfrac": "false", "dfrac": "true"}
-            return "ordinary", (
-                element("mstyle", fraction, displaystyle=styles[name]) if name in styles else fraction
-            )
+            return "ordinary", (element("mstyle", fraction, displaystyle=styles[name]) if name in styles else fraction)
         if name == "sqrt":
             if self._next == "[":
                 self._take()
@@ -221,7 +219,7 @@ class _Reader:
         self._take()
         word = escape("".join(letters))
         if text:
-            return "ordinary", element("mtext", f"\u00a0{word}\u00a0")
+            return "word", element("mtext", word)
         variant = "normal" if len(word) == 1 else None
         return ("function" if name != "mathbf" else "ordinary"), element("mi", word, mathvariant=variant)
 
@@ -230,9 +228,7 @@ class _Reader:
         inside = self.row("\\right")
         self._take()
         closing = self._take().lstrip("\\")
-        ends = [
-            _bracket(BRACKETS.get(sign, sign), stretchy=True) if sign != "." else "" for sign in (opening, closing)
-        ]
+        ends = [_bracket(BRACKETS.get(sign, sign), stretchy=True) if sign != "." else "" for sign in (opening, closing)]
         return element("mrow", ends[0], inside, ends[1])
 
     def _cases(self) -> str:
@@ -241,7 +237,7 @@ class _Reader:
         rows: list[str] = []
         cells: list[str] = []
         while self.place < len(self.tokens) and self._next != "\\end":
-            cells.append(element("mtd", element("mrow", self.row("&", "\\\\", "\\end")), style=_CELL))
+            cells.append(element("mtd", element("mrow", self.row("&", "\\\\", "\\end")), class_="case"))
             if self._next == "&":
                 self._take()
                 continue
@@ -266,18 +262,18 @@ class _Row:
         """Add an item.
 
         Args:
-            kind: `"ordinary"`, `"function"`, `"operator"`, `"opening"`, `"closing"`, `"sum"` or `"space"`.
+            kind: `"ordinary"`, `"word"`, `"function"`, `"operator"`, `"opening"`, `"closing"`, `"sum"` or `"space"`.
             markup: The item.
         """
-        self.bars += ">|<" in markup and kind in {"opening", "closing"}
-        before = self.last in {"ordinary", "closing"} and kind in {"function", "sum"}
-        after = self.last == "function" and kind in {"ordinary", "function", "sum"}
-        bar = self.last == "function" and kind == "opening" and ">|<" in markup
-        self.markup += (THIN if before or after or bar else "") + markup
+        bar = ">|<" in markup and kind in {"opening", "closing"}
+        self.bars += bar
+        apart = (
+            (self.last in {"ordinary", "closing"} and kind in {"function", "sum", "word"})
+            or (self.last == "function" and (kind in {"ordinary", "function", "sum", "word"} or bar))
+            or (self.last == "word" and kind in {"ordinary", "function", "sum", "word", "opening"})
+        )
+        self.markup += (THIN if apart else "") + markup
         self.last = kind
-
-
-_CELL = "text-align:left;padding:0.15em 0.9em 0.15em 0"
 
 
 def _with_scripts(base: str, scripts: Mapping[str, str], *, above: bool) -> str:

@@ -130,7 +130,7 @@ def labels_of(specs: Sequence[Spec]) -> list[str]:
 
 
 def composed_spec(
-    about: Mapping[str, str],
+    about: Mapping[str, Any],
     functions: Sequence[Spec],
     *,
     what: str,

@@ -78,13 +78,16 @@ def hardswish(x: Tensor) -> Tensor:
 def mish(x: Tensor) -> Tensor:
     r"""Mish, $x \tanh(\ln(1 + e^x))$.
 
+    Above 20 it is $x$, from which it differs by less than float64 resolves: torch's own second derivative is NaN far
+    out.
+
     Args:
         x: Any shape, any floating dtype.
 
     Returns:
         Same shape and dtype as `x`.
     """
-    return F.mish(x)
+    return torch.where(x > MISH_SATURATED, x, F.mish(x.clamp(max=MISH_SATURATED)))
 
 
 def mish_with_one_exponential(x: Tensor) -> Tensor:
@@ -133,8 +136,9 @@ SPECS = (
         function=gelu,
         builtin="always",
         formula="x * (1 + erf(x / sqrt(2))) / 2",
-        promises=Promises(smooth=True, lower_bound=-0.16997121),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.1289042, lower_bound=-0.16997121),
         source="hendrycks2016gelu",
+        users="BERT, ViT",
     ),
     Spec(
         name="gelu_tanh",
@@ -143,8 +147,9 @@ SPECS = (
         function=gelu_tanh,
         builtin="small",
         formula="x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))",
-        promises=Promises(smooth=True, lower_bound=-0.17004076),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.1289931, lower_bound=-0.17004076),
         source="hendrycks2016gelu",
+        users="GPT-2, Gemma",
     ),
     Spec(
         name="silu",
@@ -153,8 +158,9 @@ SPECS = (
         function=silu,
         builtin="always",
         formula="x / (1 + exp(-x))",
-        promises=Promises(smooth=True, lower_bound=-0.27846455),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0998394, lower_bound=-0.27846455),
         source="elfwing2018silu",
+        users="EfficientNet, YOLOv5",
     ),
     Spec(
         name="swish",
@@ -163,7 +169,7 @@ SPECS = (
         function=swish,
         formula="x / (1 + exp(-beta * x))",
         parameters=(Param(name="beta", default=1.0, trainable=True),),
-        promises=Promises(smooth=True, lower_bound=-0.27846455),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0998394, lower_bound=-0.27846455),
         source="ramachandran2017swish",
         aliases=("acon_a",),
     ),
@@ -174,8 +180,9 @@ SPECS = (
         function=hardswish,
         builtin="always",
         formula="x * min(max(x + 3, 0), 6) / 6",
-        promises=Promises(lower_bound=-0.375),
+        promises=Promises(zero_at_zero=True, lipschitz=1.5, lower_bound=-0.375),
         source="howard2019mobilenetv3",
+        users="MobileNetV3",
         kinks=("-3", "3"),
         aliases=("hard_swish",),
     ),
@@ -187,8 +194,9 @@ SPECS = (
         builtin="small",
         kernel=mish_with_one_exponential,
         formula="x * tanh(log(1 + exp(x)))",
-        promises=Promises(smooth=True, lower_bound=-0.30884342),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0884982, lower_bound=-0.30884342),
         source="misra2019mish",
+        users="YOLOv4",
     ),
     Spec(
         name="telu",
@@ -196,7 +204,7 @@ SPECS = (
         family="gated",
         function=telu,
         formula="x * tanh(exp(x))",
-        promises=Promises(smooth=True, lower_bound=-0.35328578),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0619754, lower_bound=-0.35328578),
         source="fernandez2024telu",
         aliases=("tanhexp",),
     ),
@@ -206,7 +214,7 @@ SPECS = (
         family="gated",
         function=swigelu,
         formula="x * (1 / (1 + exp(-x)) + (1 + erf(x / sqrt(2))) / 2) / 2",
-        promises=Promises(smooth=True, lower_bound=-0.21385308),
+        promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0918221, lower_bound=-0.21385308),
         source="chapter",
     ),
 )

@@ -187,7 +187,7 @@ SPECS = (
             Param(name="offset", default=OFFSET, trainable=True),
         ),
         promises=Promises(
-            smooth=True, lipschitz=2.392579, lower_bound=-0.22094288, upper_bound=2.1709143, period=2 * math.pi
+            smooth=True, lipschitz=2.392579, lower_bound=-0.2209439, upper_bound=2.1709152, period=2 * math.pi
         ),
         source="khalfaoui2025polynomial",
         note=(

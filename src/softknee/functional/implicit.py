@@ -122,8 +122,8 @@ SPECS = (
         ),
         source="sitzmann2020siren",
         note=(
-            "The activation of SIREN. It needs weights drawn for it: `softknee.nn.siren_init_`. The paper's frequency"
-            " of 30 belongs to those weights; `sin` is the same at a frequency of 1."
+            "The activation of SIREN. It needs weights drawn for it: `softknee.nn.siren.siren_init_`. The paper's"
+            " frequency of 30 belongs to those weights; `sin` is the same at a frequency of 1."
         ),
         aliases=("siren",),
     ),

@@ -236,8 +236,8 @@ def _of_sums(functions: Sequence[Spec]) -> Promises:
 
 
 def _named(name: str) -> Spec:
-    families = (rectifiers, exponential, sigmoidal, gated)
-    return next(spec for family in families for spec in family.SPECS if spec.name == name)
+    specs: tuple[Spec, ...] = (*rectifiers.SPECS, *exponential.SPECS, *sigmoidal.SPECS, *gated.SPECS)
+    return next(spec for spec in specs if spec.name == name)
 
 
 def _promising(spec: Spec, **promises: Any) -> Spec:

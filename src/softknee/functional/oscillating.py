@@ -11,14 +11,17 @@ from torch import Tensor
 from softknee._spec import Param, Promises, Spec
 from softknee.functional._precision import widened
 
+# Frequencies below which a snake is a parabola.
+SMALL = 1e-10
+
 OMEGA = 30.0
 
 
 def snake(x: Tensor, a: Tensor | float = 1.0) -> Tensor:
     r"""Snake, $x + \sin^2(a x) / a$; the identity at $a = 0$.
 
-    Written as $x + a\,(x \sin(a x) / (a x))^2$, so that neither its value nor the derivative by $a$, which is $x^2$ at
-    $a = 0$, divides by $a$. Half precision is computed in float32.
+    Below $|a| = 10^{-10}$ it is $x + a x^2$, the same up to rounding, so that nothing is divided by zero. Half
+    precision is computed in float32.
 
     Args:
         x: Any shape, any floating dtype.
@@ -28,8 +31,11 @@ def snake(x: Tensor, a: Tensor | float = 1.0) -> Tensor:
         Same shape and dtype as `x`.
     """
     wide = widened(x)
-    a = widened(a) if isinstance(a, Tensor) else a
-    return (wide + a * (wide * torch.sinc(a * wide / math.pi)).square()).to(x.dtype)
+    a = widened(a) if isinstance(a, Tensor) else wide.new_full((), a)
+    small = a.abs() < SMALL
+    divisor = torch.where(small, 1.0, a)
+    wave = torch.sin(divisor * wide).square() / divisor
+    return (wide + torch.where(small, a * wide.square(), wave)).to(x.dtype)
 
 
 def staf(x: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
@@ -90,8 +96,9 @@ SPECS = (
         function=snake,
         formula="x + where(abs(a) > 0, sin(a * x)**2 / a, 0)",
         parameters=(Param(name="a", default=1.0, trainable=True),),
-        promises=Promises(monotonic=True, smooth=True),
+        promises=Promises(monotonic=True, smooth=True, zero_at_zero=True, lipschitz=2.0),
         source="ziyin2020snake",
+        users="BigVGAN (as SnakeBeta)",
     ),
     Spec(
         name="staf",

@@ -151,7 +151,7 @@ SPECS = (
         function=sigmoid,
         builtin="always",
         formula="1 / (1 + exp(-x))",
-        promises=Promises(monotonic=True, smooth=True, lower_bound=0.0, upper_bound=1.0),
+        promises=Promises(monotonic=True, smooth=True, lipschitz=0.25, lower_bound=0.0, upper_bound=1.0),
         source="folklore",
         aliases=("logistic",),
     ),
@@ -162,7 +162,9 @@ SPECS = (
         function=tanh,
         builtin="small",
         formula="(exp(2 * x) - 1) / (exp(2 * x) + 1)",
-        promises=Promises(monotonic=True, smooth=True, lower_bound=-1.0, upper_bound=1.0),
+        promises=Promises(
+            monotonic=True, smooth=True, odd=True, zero_at_zero=True, lipschitz=1.0, lower_bound=-1.0, upper_bound=1.0
+        ),
         source="lecun1998efficient",
     ),
     Spec(
@@ -171,7 +173,7 @@ SPECS = (
         family="sigmoidal",
         function=hardsigmoid,
         formula="min(max(x / 6 + 0.5, 0), 1)",
-        promises=Promises(monotonic=True, lower_bound=0.0, upper_bound=1.0),
+        promises=Promises(monotonic=True, lipschitz=0.1666667, lower_bound=0.0, upper_bound=1.0),
         source="howard2019mobilenetv3",
         kinks=("-3", "3"),
         aliases=("hard_sigmoid",),
@@ -184,7 +186,9 @@ SPECS = (
         builtin="always",
         formula="max(min(x, max_value), min_value)",
         parameters=(Param(name="min_value", default=-1.0), Param(name="max_value", default=1.0, not_below="min_value")),
-        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        promises=Promises(
+            monotonic=True, odd=True, zero_at_zero=True, lipschitz=1.0, lower_bound=-1.0, upper_bound=1.0
+        ),
         source="collobert2004thesis",
         kinks=("min_value", "max_value"),
         aliases=("hard_tanh",),
@@ -196,7 +200,9 @@ SPECS = (
         function=softsign,
         builtin="small",
         formula="x / (1 + abs(x))",
-        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        promises=Promises(
+            monotonic=True, odd=True, zero_at_zero=True, lipschitz=1.0, lower_bound=-1.0, upper_bound=1.0
+        ),
         source="turian2009quadratic",
     ),
     Spec(
@@ -206,7 +212,9 @@ SPECS = (
         function=isru,
         formula="x / sqrt(1 + alpha * x**2)",
         parameters=(Param(name="alpha", default=1.0, low=0.0, open_low=True),),
-        promises=Promises(monotonic=True, smooth=True, lower_bound=-1.0, upper_bound=1.0),
+        promises=Promises(
+            monotonic=True, smooth=True, odd=True, zero_at_zero=True, lipschitz=1.0, lower_bound=-1.0, upper_bound=1.0
+        ),
         source="carlile2017isru",
     ),
     Spec(
@@ -219,7 +227,7 @@ SPECS = (
             Param(name="slope", default=1.0, trainable=True),
             Param(name="threshold", default=0.0, trainable=True),
         ),
-        promises=Promises(monotonic=True, smooth=True, lower_bound=0.0, upper_bound=1.0),
+        promises=Promises(monotonic=True, smooth=True, lipschitz=0.25, lower_bound=0.0, upper_bound=1.0),
         source="yamada1992neural",
     ),
     Spec(
@@ -234,7 +242,7 @@ SPECS = (
             Param(name="right_scale", default=1.1),
             Param(name="right_power", default=1.0, trainable=True, low=0.0, open_low=True),
         ),
-        promises=Promises(monotonic=True, lower_bound=-1.0, upper_bound=1.0),
+        promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.1, lower_bound=-1.0, upper_bound=1.0),
         source="khagi2022sgt",
         kinks=("0",),
         aliases=("scaled_gamma_tanh",),

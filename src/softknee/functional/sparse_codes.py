@@ -129,7 +129,7 @@ SPECS = (
         function=kwta,
         formula="entries not below the k-th largest, 0 in place of the others; k = max(1, floor(ratio * n))",
         statement=_kwta_stated,
-        parameters=(Param(name="ratio", default=0.1, low=0.0, open_low=True, high=1.0),),
+        parameters=(Param(name="ratio", default=0.1, low=0.0, open_low=True, high=1.0, fixed=True),),
         promises=Promises(zero_at_zero=True),
         source="xiao2020kwta",
         note="The paper takes the winners among all entries of a sample: flatten them first for that. Here they are"

@@ -77,9 +77,7 @@ SPECS = (
             Param(name="shift", trainable=True, vector=True),
             Param(name="bias", default=BIAS, trainable=True),
         ),
-        promises=Promises(
-            monotonic=True, smooth=True, lipschitz=1.241595, upper_bound=3.428267
-        ),
+        promises=Promises(monotonic=True, smooth=True, lipschitz=1.241595, upper_bound=3.428267),
         source="apicella2019vaf",
         note=(
             "The paper takes tanh or ReLU for the hidden units; this one has tanh. The start near ReLU on [-3, 3] is"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from softknee._errors import UsageError
-from softknee.nn.options import check_options, shown, stored
+from softknee.nn.options import can_be_trained, check_options, shown, stored
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -133,7 +133,7 @@ def dimension(module: Activation, x: Tensor, dim: int, channels: int | None = No
 
 
 def _is_trained(param: Param, trainable: bool | Collection[str] | None) -> bool:
-    if param.integer:
+    if not can_be_trained(param):
         return False
     if trainable is None:
         return param.trainable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from softknee._errors import UnknownActivation, did_you_mean
 from softknee._expression.parse import parse
@@ -14,7 +14,7 @@ from softknee.nn.elementwise import Elementwise
 from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -35,15 +35,19 @@ class Composite(Elementwise):
         OptionError: An option is unknown, or its value is outside the allowed range.
     """
 
-    # Those of the catalogue's entry, and how a spec is made of others.
+    # Those of the catalogue's entry.
     candidates: tuple[Spec, ...]
-    composed: ClassVar[Callable[[Sequence[Spec]], Spec]]
 
     def __init__(self, candidates: Sequence[str | Spec] | None = None, **options: Any) -> None:
         if candidates is not None:
             self.candidates = tuple(map(_spec_of, candidates))
-            self.spec = type(self).composed(self.candidates)
+            self.spec = self._composed(self.candidates)
         super().__init__(**options)
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        """Return the spec of the activation made of these."""
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with what brings the candidates back in place of what was made from them."""
@@ -57,7 +61,7 @@ class Composite(Elementwise):
         """Restore the state and compose the candidates again."""
         if "candidates" in state:
             candidates = tuple(map(_unpacked, state["candidates"]))
-            state = {**state, "candidates": candidates, "spec": type(self).composed(candidates)}
+            state = {**state, "candidates": candidates, "spec": self._composed(candidates)}
         super().__setstate__(state)
 
     def extra_repr(self) -> str:
@@ -81,7 +85,10 @@ class LinearMix(Composite):
 
     spec = _MIXTURES["linear_mix"]
     candidates = mixtures.BLENDED
-    composed = staticmethod(mixtures.linear_mix_spec)
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        return mixtures.linear_mix_spec(candidates)
 
 
 class ConvexMix(Composite):
@@ -99,7 +106,10 @@ class ConvexMix(Composite):
 
     spec = _MIXTURES["convex_mix"]
     candidates = mixtures.MIXED
-    composed = staticmethod(mixtures.convex_mix_spec)
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        return mixtures.convex_mix_spec(candidates)
 
 
 class AffineMix(Composite):
@@ -117,7 +127,10 @@ class AffineMix(Composite):
 
     spec = _MIXTURES["affine_mix"]
     candidates = mixtures.MIXED
-    composed = staticmethod(mixtures.affine_mix_spec)
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        return mixtures.affine_mix_spec(candidates)
 
 
 class Taaf(Composite):
@@ -138,7 +151,10 @@ class Taaf(Composite):
 
     spec = _MIXTURES["taaf"]
     candidates = (_CATALOGUE["tanh"],)
-    composed = staticmethod(lambda candidates: mixtures.taaf_spec(*candidates))
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        return mixtures.taaf_spec(*candidates)
 
     def __init__(self, base: str | Spec = "tanh", **options: Any) -> None:
         super().__init__(None if base == "tanh" else [base], **options)
@@ -164,7 +180,10 @@ class Blend(Composite):
 
     spec = _MIXTURES["blend"]
     candidates = (_CATALOGUE["relu"], _CATALOGUE["gelu"])
-    composed = staticmethod(lambda candidates: mixtures.blend_spec(*candidates))
+
+    @staticmethod
+    def _composed(candidates: Sequence[Spec]) -> Spec:
+        return mixtures.blend_spec(*candidates)
 
     def __init__(
         self, old: str | Spec = "relu", new: str | Spec = "gelu", t: float | Tensor = 0.0, **options: Any

@@ -20,6 +20,11 @@ def stored(spec: Spec) -> tuple[Param, ...]:
     return tuple(param for param in spec.parameters if not param.given)
 
 
+def can_be_trained(param: Param) -> bool:
+    """Return whether the function has a derivative by a parameter."""
+    return not (param.integer or param.fixed)
+
+
 def check_options(
     spec: Spec,
     trainable: bool | Collection[str] | None,
@@ -47,10 +52,11 @@ def check_options(
         if name not in names:
             allowed = f"it has {', '.join(names)}" if names else "it has none"
             raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names) or ';'} {allowed}")
-    whole = [param.name for param in stored(spec) if param.integer and param.name in named]
-    if whole:
-        raise OptionError(f"{whole[0]} of {spec.name} is a whole number, which cannot be trained")
-    if (trainable is True or per_channel is not None) and not names:
+    fixed = [param.name for param in stored(spec) if not can_be_trained(param)]
+    for name in named:
+        if name in fixed:
+            raise OptionError(f"{name} of {spec.name} cannot be trained: the function has no derivative by it")
+    if (trainable is True or per_channel is not None) and len(fixed) == len(names):
         raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
     for option, number, least in (("per_channel", per_channel, 1), ("terms", terms, spec.fewest_terms)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):

@@ -127,7 +127,9 @@ def check_symmetric(activation: Spec | str, **values: float | tuple[float, ...])
 
 
 def check_lipschitz(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
-    """Check the promised Lipschitz constant on secants in [-1e4, 1e4], in float64, and that one comes near it.
+    """Check the promised Lipschitz constant on secants in [-1e4, 1e4], in float64, and that it is nearly reached.
+
+    The latter at the defaults only.
 
     Args:
         activation: As in `check_values`.
@@ -149,7 +151,7 @@ def check_lipschitz(activation: Spec | str, **values: float | tuple[float, ...])
         i = int(slopes.argmax())
         if slopes[i] > constant:
             subject.fail("lipschitz", x[i].item(), f"a secant of slope {slopes[i].item()}", f"at most {constant}")
-        if slopes[i] < NEARLY * constant:
+        if not values and slopes[i] < NEARLY * constant:
             subject.fail("lipschitz", x[i].item(), f"no secant steeper than {slopes[i].item()}", f"nearly {constant}")
 
 

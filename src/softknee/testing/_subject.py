@@ -12,7 +12,7 @@ from softknee import nn
 from softknee._catalogue import get
 from softknee._expression.tree import Expression
 from softknee._spec import Param, Spec
-from softknee.nn.options import stored
+from softknee.nn.options import can_be_trained, stored
 from softknee.testing._oracle import Oracle, oracle
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Subject:
     def modules(self) -> Iterator[tuple[str, nn.Activation]]:
         """Yield modules to try: as it comes, and with all parameters trained in each channel where it has some."""
         yield "as it comes", self.module()
-        names = [param.name for param in stored(self.spec) if not param.integer]
+        names = [param.name for param in stored(self.spec) if can_be_trained(param)]
         if names and self.spec.kind in {"elementwise", "gated"}:
             yield "trained per channel", self.module(trainable=names, per_channel=CHANNELS)
 

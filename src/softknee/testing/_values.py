@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def check_gradients(activation: Spec | str, **values: float | tuple[float, ...])
 def check_second_derivatives(activation: Spec | str, **values: float | tuple[float, ...]) -> None:
     """Check second derivatives by differences (`torch.autograd.gradgradcheck`), parameters scalar and per channel.
 
-    Parameters of 0 are taken at 0.01: derivatives may jump there, as those of an absolute value do.
+    Parameters of 0 are taken at 0.01: derivatives may jump there, as those of an absolute value do. That by `x` is
+    never NaN, not at 0 nor far out.
 
     Args:
         activation: As in `check_values`.
@@ -109,6 +111,17 @@ def check_second_derivatives(activation: Spec | str, **values: float | tuple[flo
     """
     subject = Subject(activation, values)
     _check_by_differences(subject, gradgradcheck, map(_off_zero, subject.settings()))
+    x = torch.tensor([0.0, *FAR], dtype=torch.float64, requires_grad=True)
+    y = subject(x, subject.defaults)
+    if not y.requires_grad:
+        return
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    bend = torch.zeros_like(x)
+    if slope.requires_grad:
+        bend += torch.autograd.grad(slope.sum(), x, allow_unused=True, materialize_grads=True)[0]
+    for place, value in zip(x.tolist(), bend.tolist(), strict=True):
+        if math.isnan(value):
+            subject.fail("the second derivative", place, value, "never NaN")
 
 
 def _off_zero(values: Values) -> Values:

@@ -1,0 +1,67 @@
+"""The formulas of the catalogue as JavaScript, in one file that all pages share."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from softknee._errors import ExpressionError
+from softknee._expression.parse import parse
+from softknee.nn.formula import FUNCTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from softknee._atlas.subject import Subject
+    from softknee._expression.tree import Expression
+
+# Derivatives with a longer text are left to differences in the browser.
+LONGEST = 6000
+
+
+def functions_script(subjects: Iterable[Subject]) -> str:
+    """Return a script that defines `ATLAS`: for each activation its value, derivatives, kinks, knots and defaults.
+
+    Args:
+        subjects: Functions of one number.
+
+    Returns:
+        The script. A function is `{of: [names of its arguments behind x], at: function}`; a derivative that has no
+        formula is null.
+    """
+    lines = [f"  {json.dumps(subject.spec.name)}: {_entry(subject)}," for subject in subjects]
+    return "\n".join(['"use strict";', "const ATLAS = {", *lines, "};", ""])
+
+
+def _entry(subject: Subject) -> str:
+    spec = subject.spec
+    value = subject.expression
+    backward = parse(spec.surrogate, FUNCTIONS) if spec.surrogate else value
+    slope = _derivative(backward)
+    bend = None if slope is None else _derivative(slope)
+    kinks = ", ".join(_function(parse(kink)) for kink in spec.kinks)
+    parts = {
+        "title": json.dumps(spec.title),
+        "value": _function(value),
+        "backward": _function(backward) if spec.surrogate else "null",
+        "slope": _function(slope),
+        "bend": _function(bend),
+        "kinks": f"[{kinks}]",
+        "knots": json.dumps(subject.knots),
+        "start": json.dumps(dict(subject.values)),
+    }
+    return "{" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+
+
+def _derivative(expression: Expression) -> Expression | None:
+    try:
+        found = expression.derivative()
+    except ExpressionError:
+        return None
+    return found if len(str(found)) <= LONGEST else None
+
+
+def _function(expression: Expression | None) -> str:
+    if expression is None:
+        return "null"
+    return f"{{of: {json.dumps(expression.parameters)}, at: {expression.to_javascript('f').strip()}}}"
