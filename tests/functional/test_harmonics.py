@@ -55,7 +55,8 @@ def test_the_published_fourier_series_has_the_authors_numbers():
 @pytest.mark.parametrize("terms", [1, 3, 12])
 def test_enn_is_a_series_of_odd_cosines(terms):
     coefficients = drawn(terms)
-    angle = math.pi * (2 * torch.arange(terms) + 1) * (2 * (X + 1) / 2 * 512 - 1)[:, None] / (2 * 512)
+    odd = 2 * torch.arange(terms, dtype=torch.float64) + 1
+    angle = math.pi * odd * (2 * (X + 1) / 2 * 512 - 1)[:, None] / (2 * 512)
     assert torch.allclose(enn(X, coefficients), torch.cos(angle) @ coefficients, atol=1e-12)
 
 

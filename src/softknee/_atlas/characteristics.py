@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._atlas.claims import figure, kinks_text, span
+from softknee._atlas.claims import figure, kinks_text, range_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ FAINT = 1e-3
 # A gradient that loses more than half of its variance in a layer vanishes soon.
 VANISHING, EXPLODING = 0.5, 2.0
 DEVIATIONS = 13.0
+# Slopes below are rounding, and means below count as 0.
+UNDERFLOW, CENTRED = 1e-6, 5e-4
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Row:
         entry: The activation.
         range: Of its values.
         slopes: Range of its derivative.
-        mean: Of its value for standard normal inputs.
-        centred: What that means.
-        gradient: What becomes of gradients.
+        mean: Of its value for standard normal inputs, as text.
+        centred: Whether that is 0.
+        chi: By what a layer multiplies the variance of gradients.
+        gradient: What that means: `"vanishes"`, `"kept"` or `"grows"`.
+        flat: On which sides its slope vanishes.
         dead: What becomes of units far to the left.
         smooth: Whether it is, in words.
     """
@@ -46,9 +50,11 @@ class Row:
     entry: Entry
     range: str
     slopes: str
-    mean: float
-    centred: str
+    mean: str
+    centred: bool
+    chi: str
     gradient: str
+    flat: str
     dead: str
     smooth: str
 
@@ -59,14 +65,16 @@ def row_of(entry: Entry) -> Row:
     assert seen is not None  # noqa: S101 (only functions of one element stand in the table)
     assert gain is not None  # noqa: S101
     x, slope = _slopes(entry.subject)
-    mean = mean_of(entry.subject)
+    mean = 0.0 if seen.odd else mean_of(entry.subject)
     return Row(
         entry=entry,
-        range=span(seen.minimum, seen.maximum),
-        slopes=f"[{figure(slope.min().item(), 3)}, {figure(slope.max().item(), 3)}]",
-        mean=mean,
-        centred="yes: odd" if seen.odd else "at this input" if abs(mean) < 5e-4 else "no",
-        gradient=_gradient(gain.chi, seen.left_slope, seen.right_slope),
+        range=range_of(entry),
+        slopes=f"{_short(slope.min().item())} to {_short(slope.max().item())}",
+        mean=f"{mean:.3f}".replace("-0.000", "0.000").replace("-", "−"),
+        centred=abs(mean) < CENTRED,
+        chi=figure(gain.chi, 3),
+        gradient="vanishes" if gain.chi < VANISHING else "grows" if gain.chi > EXPLODING else "kept",
+        flat=_flat_sides(seen.left_slope, seen.right_slope),
         dead=left_tail(x, slope),
         smooth="yes" if entry.spec.promises.smooth else _roughness(entry),
     )
@@ -89,37 +97,36 @@ def left_tail(x: torch.Tensor, slope: torch.Tensor) -> str:
     Returns:
         A few words.
     """
-    exact = _until(x, slope == 0)
-    if exact is not None:
-        return f"off below {figure(exact, 2)}: slope exactly 0"
-    faint = _until(x, slope.abs() < FAINT)
+    off, faint = _until(slope == 0), _until(slope.abs() < FAINT)
+    # Where a slope merely underflows, the next one is as good as 0.
+    if off is not None and (off + 1 == len(x) or slope[off + 1].abs() > UNDERFLOW):
+        return f"off: slope 0 below {figure(x[off].item(), 2)}"
     if faint is not None:
-        return f"fades below {figure(faint, 2)}: slope under {FAINT:g}"
-    return f"none: slope {figure(slope[0].item(), 2)}" if abs(slope[0]) > FAINT else "none"
+        return f"fading: slope < {FAINT:g} below {figure(x[faint].item(), 2)}"
+    return f"none: slope {figure(slope[0].item(), 2)}"
 
 
-def _until(x: torch.Tensor, holds: torch.Tensor) -> float | None:
-    """Return up to where something holds from the left end on; None where it does not hold there."""
+def _until(holds: torch.Tensor) -> int | None:
+    """Return the last place up to which something holds from the left end on; None where it does not hold there."""
     if not holds[0]:
         return None
     failing = (~holds).nonzero()
-    return x[int(failing[0])].item() if len(failing) else x[-1].item()
+    return int(failing[0]) - 1 if len(failing) else len(holds) - 1
+
+
+def _flat_sides(left: float, right: float) -> str:
+    sides = [name for name, end in (("left", left), ("right", right)) if abs(end) < FAINT]
+    return {2: "both", 0: "none"}.get(len(sides), "".join(sides))
+
+
+def _short(value: float) -> str:
+    return figure(0.0 if abs(value) < UNDERFLOW else value, 3)
 
 
 def _slopes(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.linspace(-NEAR, NEAR, POINTS, dtype=torch.float64)
     _, slope, _ = subject.derivatives(x)
     return x, slope
-
-
-def _gradient(chi: float, left: float, right: float) -> str:
-    flat = [abs(end) < FAINT for end in (left, right)]
-    ends = {2: "flat on both sides", 1: "flat on one side", 0: "never flat"}[sum(flat)]
-    if chi < VANISHING:
-        return f"vanishes: times {figure(chi, 3)} a layer; {ends}"
-    if chi > EXPLODING:
-        return f"grows: times {figure(chi, 3)} a layer; {ends}"
-    return f"kept: times {figure(chi, 3)} a layer; {ends}"
 
 
 def _roughness(entry: Entry) -> str:

@@ -42,7 +42,7 @@ def claims_of(entry: Entry) -> list[Claim]:
         return []
     promises = entry.spec.promises
     claims = [
-        Claim("Range", _bounds(promises.lower_bound, promises.upper_bound), span(seen.minimum, seen.maximum)),
+        Claim("Range", _bounds(promises.lower_bound, promises.upper_bound), range_of(entry)),
         Claim("Never decreases", _said(holds=promises.monotonic), _answer(holds=seen.monotonic)),
         Claim("Smooth", _said(holds=promises.smooth), kinks_text(entry), "Infinitely often differentiable everywhere"),
         Claim("Symmetry", _symmetry(odd=promises.odd, even=promises.even) or NONE, _seen_symmetry(seen)),
@@ -73,11 +73,13 @@ def kinks_text(entry: Entry) -> str:
     return f"{'kink' if len(places) == 1 else 'kinks'} at {listed}"
 
 
-def span(low: float, high: float) -> str:
-    """Return a range, closed where it ends and open at infinity."""
-    left = "(" if math.isinf(low) else "["
-    right = ")" if math.isinf(high) else "]"
-    return f"{left}{figure(low)}, {figure(high)}{right}"
+def range_of(entry: Entry) -> str:
+    """Return the range of values as seen, closed at ends that are reached."""
+    seen = entry.seen
+    if seen is None:
+        return NONE
+    left, right = ("[" if entry.reached[0] else "("), ("]" if entry.reached[1] else ")")
+    return f"{left}{figure(seen.minimum)}, {figure(seen.maximum)}{right}"
 
 
 def figure(value: float, digits: int = 4) -> str:
@@ -91,7 +93,7 @@ def figure(value: float, digits: int = 4) -> str:
 
 def _bounds(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return span(low, high)
+        return f"from {figure(low)} to {figure(high)}"
     if low is not None:
         return f"at least {figure(low)}"
     return NONE if high is None else f"at most {figure(high)}"

@@ -28,6 +28,9 @@ NEAR, GROWTH = 20.0, 4.0
 MOST_TURNS = 9
 # Second derivatives below are not seen.
 FAINT = 1e-3
+# How much larger than the first a second derivative may be drawn, and what it is divided by beyond.
+DWARFS = 3.0
+DIVISORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # How close to a kink its two sides are looked at, relatively to the reach.
 BESIDE = 1e-7
 # A step between neighbouring points is a jump where it is so much larger than those beside it.
@@ -46,6 +49,7 @@ class Curves:
         bend: Second derivative.
         values: Range of the first panel.
         slopes: Range of the panel of derivatives.
+        divisor: What the second derivative is divided by to fit in there.
     """
 
     reach: float
@@ -55,6 +59,7 @@ class Curves:
     bend: Line
     values: tuple[float, float]
     slopes: tuple[float, float]
+    divisor: int
 
 
 def curves_of(subject: Subject, points: int = POINTS) -> Curves:
@@ -70,8 +75,9 @@ def curves_of(subject: Subject, points: int = POINTS) -> Curves:
     reach = reach_of(subject)
     x = _positions(subject, reach, points)
     value, slope, bend = (_gapped(y.tolist(), x) for y in subject.derivatives(torch.tensor(x, dtype=torch.float64)))
-    values = _value_range(value, reach)
-    return Curves(reach, x, value, slope, bend, values, _slope_range(slope, bend))
+    divisor = _divisor(slope, bend)
+    scaled = [None if y is None else y / divisor for y in bend]
+    return Curves(reach, x, value, slope, bend, _value_range(value, reach), _slope_range(slope, scaled), divisor)
 
 
 def reach_of(subject: Subject) -> float:
@@ -139,9 +145,21 @@ def _value_range(line: Line, reach: float) -> tuple[float, float]:
     """Return the range of a function; one that grows fast is cut off where it leaves the square around 0."""
     values = [value for value in line if value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if high - low > 3 * reach:
-        low, high = max(low, -1.1 * reach), min(high, 1.1 * reach)
+    most = max(reach, USUAL)
+    if high - low > 3 * most:
+        low, high = max(low, -1.1 * most), min(high, 1.1 * most)
     return _with_air(min(low, 0.0), max(high, 0.0))
+
+
+def _divisor(slope: Line, bend: Line) -> int:
+    """Return what to divide a second derivative by that would dwarf the first one."""
+    first, second = (_size(line) for line in (slope, bend))
+    return next((divisor for divisor in DIVISORS if second / divisor <= DWARFS * first), DIVISORS[-1])
+
+
+def _size(line: Line) -> float:
+    low, high = _trimmed(sorted(value for value in line if value is not None))
+    return max(high, 0.0) - min(low, 0.0)
 
 
 def _slope_range(slope: Line, bend: Line) -> tuple[float, float]:

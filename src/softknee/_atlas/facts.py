@@ -10,6 +10,7 @@ import torch
 
 from softknee import nn
 from softknee._atlas.curves import curves_of
+from softknee._atlas.ranges import reached
 from softknee._atlas.subject import CHANNELS, SEED, Subject
 from softknee._card.propagation import gain
 from softknee._card.properties import properties
@@ -42,6 +43,7 @@ class Entry:
         citation: Its source.
         curves: Value and derivatives; None for a function of vectors.
         seen: Properties by evaluation, likewise.
+        reached: Whether the ends of its range are.
         gain: Weight scales, likewise, and None for pairs and functions with a network.
         engine: How large tensors are evaluated, by name.
         price: Vector instructions for an element, forward and backward; None where they are not counted.
@@ -52,6 +54,7 @@ class Entry:
     citation: Citation
     curves: Curves | None
     seen: Properties | None
+    reached: tuple[bool, bool]
     gain: Gain | None
     engine: str
     price: int | None
@@ -141,18 +144,20 @@ def entry_of(spec: Spec, citation: Citation) -> Entry:
         citation: Its source.
 
     Returns:
-        The facts; nothing is compiled for them.
+        The facts; kernels are compiled for them only where the choice of the engine asks for a table.
     """
     subject = Subject.of(spec)
     module = _module(spec)
     engine, price = _engine(module)
     plain = spec.kind == "elementwise"
+    seen = properties(subject) if subject.elementwise else None
     return Entry(
         subject=subject,
         module=module,
         citation=citation,
         curves=curves_of(subject) if subject.elementwise else None,
-        seen=properties(subject) if subject.elementwise else None,
+        seen=seen,
+        reached=(False, False) if seen is None else reached(subject, seen),
         gain=gain(module, channels=2 if spec.channelwise else 1) if plain else None,
         engine=engine,
         price=price,

@@ -41,7 +41,7 @@ def build(folder: Path, names: Sequence[str] | None = None) -> Path:
         UnknownActivation: There is no activation of one of the names.
         MissingExtra: Jinja2 is not installed.
     """
-    specs = CATALOGUE if names is None else tuple(dict.fromkeys(map(get, names)))
+    specs = CATALOGUE if names is None else tuple({get(name).name: get(name) for name in names}.values())
     sources = bibliography()
     threads = torch.get_num_threads()
     # The tensors are small: more threads would wait for each other.
@@ -77,7 +77,11 @@ def _write(folder: Path, entries: Sequence[Entry], views: Sequence[View]) -> Non
     write_atomic(folder / "characteristics.html", table)
     aliases = [entry for entry in entries if entry.spec.aliases]
     named = render(
-        "names.html.j2", **context, collisions=COLLISIONS, equivalences=EQUIVALENCES, aliases=aliases
+        "names.html.j2",
+        **context,
+        collisions=COLLISIONS,
+        equivalences=[(equal, equal.difference()) for equal in EQUIVALENCES],
+        aliases=aliases,
     )
     write_atomic(folder / "names.html", named)
 

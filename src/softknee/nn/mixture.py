@@ -163,8 +163,8 @@ class Taaf(Composite):
 class Blend(Composite):
     r"""Way from one activation to another, $(1 - t)\,\varphi_0(x) + t\,\varphi_1(x)$.
 
-    Raise `t` while the model is trained: `module.t = 0.1`. Where a number that changes is in the way, of compiled
-    models and in saved states, give it as a tensor, which is kept as a buffer: `module.t.fill_(0.1)`.
+    Raise `t` while the model is trained: `module.t = 0.1`. A number is not saved with the model, and one that changes
+    makes compiled models compile again; given as a tensor, `t` is a buffer instead: `module.t.fill_(0.1)`.
 
     Args:
         old: Name in the catalogue, or spec, of $\varphi_0$.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee.testing._subject import SEED, Subject
+from softknee.testing._subject import SEED, Subject, at_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def check_monotonic(activation: Spec | str, **values: float | tuple[float, ...])
     Raises:
         AssertionError: The function decreases by more than rounding.
     """
-    subject = Subject(activation, values)
+    subject = at_defaults(activation, values)
     if not subject.spec.promises.monotonic:
         return
     x = _samples()
@@ -58,7 +58,7 @@ def check_bounds(activation: Spec | str, **values: float | tuple[float, ...]) ->
     Raises:
         AssertionError: A value is outside.
     """
-    subject = Subject(activation, values)
+    subject = at_defaults(activation, values)
     low, high = subject.spec.promises.lower_bound, subject.spec.promises.upper_bound
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         x = _samples().to(dtype)
@@ -107,7 +107,7 @@ def check_symmetric(activation: Spec | str, **values: float | tuple[float, ...])
     Raises:
         AssertionError: One does not hold.
     """
-    subject = Subject(activation, values)
+    subject = at_defaults(activation, values)
     promises, x = subject.spec.promises, _samples()
     near = x[x.abs() <= REACH]
     zero, whole = torch.zeros(1, dtype=torch.float64), promises.period or 0.0
@@ -138,7 +138,7 @@ def check_lipschitz(activation: Spec | str, **values: float | tuple[float, ...])
     Raises:
         AssertionError: A secant is steeper, or none is nearly as steep.
     """
-    subject = Subject(activation, values)
+    subject = at_defaults(activation, values)
     constant = subject.spec.promises.lipschitz
     if constant is None:
         return

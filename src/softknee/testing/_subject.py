@@ -29,17 +29,25 @@ MOST_TERMS = 12
 CHANNELS = 6
 
 
+def at_defaults(activation: Spec | str, values: Values) -> Subject:
+    """Return the subject at the default number of terms, for which promises are made."""
+    spec = activation if isinstance(activation, Spec) else get(activation)
+    return Subject(spec, values, terms=spec.terms)
+
+
 class Subject:
     """A spec with the parameter values it is checked at.
 
     Args:
         activation: A spec, or a name of the catalogue.
         values: Values in place of the defaults, and for parameters that have none.
+        terms: Of drawn vectors; by default the spec's own number, but no more than `MOST_TERMS`.
     """
 
-    def __init__(self, activation: Spec | str, values: Values) -> None:
+    def __init__(self, activation: Spec | str, values: Values, *, terms: int | None = None) -> None:
         self.spec = activation if isinstance(activation, Spec) else get(activation)
-        self.defaults: Values = {**self._drawn(), **_defaults(self.spec), **values}
+        few = max(self.spec.fewest_terms, min(self.spec.terms, MOST_TERMS)) if self.spec.terms else CHANNELS
+        self.defaults: Values = {**self._drawn(terms or few), **_defaults(self.spec), **values}
         vectors = [self.defaults[param.name] for param in self.spec.parameters if param.vector]
         self.lengths = tuple(len(vector) for vector in vectors if isinstance(vector, tuple))
         self.channels = (0, 1) if self.spec.channelwise else (0,)
@@ -137,11 +145,10 @@ class Subject:
         inside = (param.low is None or moved > param.low) and (param.high is None or moved <= param.high)
         return moved if inside else start
 
-    def _drawn(self) -> dict[str, tuple[float, ...]]:
+    def _drawn(self, terms: int) -> dict[str, tuple[float, ...]]:
         if not self.spec.initializations:
             return {}
         draw = next(iter(self.spec.initializations.values()))
-        terms = max(self.spec.fewest_terms, min(self.spec.terms, MOST_TERMS)) if self.spec.terms else CHANNELS
         drawn = draw(terms, _seeded())
         return {name: tuple(value.tolist()) for name, value in drawn.items()}
 

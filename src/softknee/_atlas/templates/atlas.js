@@ -70,17 +70,33 @@
 
   function valueRange(line, reach) {
     let [low, high] = hull(line);
-    if (high - low > 3 * reach) [low, high] = [Math.max(low, -1.1 * reach), Math.min(high, 1.1 * reach)];
+    const most = Math.max(reach, 5);
+    if (high - low > 3 * most) [low, high] = [Math.max(low, -1.1 * most), Math.min(high, 1.1 * most)];
     return withAir(Math.min(low, 0), Math.max(high, 0));
   }
 
-  function slopeRange(slope, bend) {
-    const ordered = slope.filter((y) => y !== null).sort((a, b) => a - b);
+  // The range of a line, with 0, without peaks that a few points alone reach.
+  function trimmed(line) {
+    const ordered = line.filter((y) => y !== null).sort((a, b) => a - b);
+    if (!ordered.length) return [0, 1];
     const edge = Math.floor(ordered.length / 50);
-    const [first, last] = ordered.length ? [ordered[edge], ordered[ordered.length - 1 - edge]] : [0, 1];
+    const [first, last] = [ordered[edge], ordered[ordered.length - 1 - edge]];
     const spread = 2 * Math.max(last - first, 1e-3);
-    let low = Math.min(0, Math.max(ordered[0] ?? 0, first - spread));
-    let high = Math.max(0, Math.min(ordered[ordered.length - 1] ?? 1, last + spread));
+    return [
+      Math.min(0, Math.max(ordered[0], first - spread)),
+      Math.max(0, Math.min(ordered[ordered.length - 1], last + spread)),
+    ];
+  }
+
+  // What a second derivative is divided by that would dwarf the first one.
+  function divisorOf(slope, bend) {
+    const [first, second] = [slope, bend].map(trimmed).map(([low, high]) => high - low);
+    const divisors = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+    return divisors.find((divisor) => second / divisor <= 3 * first) ?? 1000;
+  }
+
+  function slopeRange(slope, bend) {
+    let [low, high] = trimmed(slope);
     const room = 0.75 * Math.max(high - low, 0.2);
     const [least, most] = hull(bend);
     [low, high] = [Math.max(Math.min(low, least), low - room), Math.min(Math.max(high, most), high + room)];
@@ -201,16 +217,21 @@
     reset() {
       this.values = structuredClone(this.entry.start);
       this.rescale();
-      this.form.elements.at.value = 1;
+      this.form.elements.at.value = this.reach / 5;
       this.draw();
     }
 
     // The ranges are those of the defaults; they widen a little as parameters move.
     rescale() {
       const curves = sample(this.entry, this.entry.start, this.reach);
-      this.ranges = [valueRange(curves.value, this.reach), slopeRange(curves.slope, curves.bend)];
+      this.divisor = divisorOf(curves.slope, curves.bend);
+      this.ranges = [valueRange(curves.value, this.reach), slopeRange(curves.slope, this.divided(curves.bend))];
       const at = this.form.elements.at;
       [at.min, at.max] = [-this.reach, this.reach];
+    }
+
+    divided(line) {
+      return line.map((y) => (y === null ? y : y / this.divisor));
     }
 
     moved(input) {
@@ -221,7 +242,7 @@
         if (entry === undefined) this.values[param] = value;
         else this.values[param][Number(entry)] = value;
         for (const other of this.sliders) {
-          if (other !== input && other.dataset.param === param && other.dataset.entry === entry) other.value = value;
+          if (other !== input && other.dataset.param === param && other.dataset.entry === entry) other.value = other.type === "number" ? Number(value.toPrecision(4)) : value;
         }
       }
       if (input.name === "reach") this.rescale();
@@ -245,7 +266,7 @@
       const [f, slope, bend, backward] = derivatives(entry, values, kinksOf(entry, values));
       const first = [{ ys: curves.value, style: "main hue-0", mark: f }];
       const second = [
-        { ys: curves.bend, style: "main hue-2", mark: bend },
+        { ys: this.divided(curves.bend), style: "main hue-2", mark: (x) => bend(x) / this.divisor },
         { ys: curves.slope, style: "main hue-1", mark: slope },
       ];
       if (entry.backward) first.unshift({ ys: curves.backward, style: "main dashed hue-1", mark: backward });
@@ -258,7 +279,7 @@
       const [top, low] = this.ranges;
       const band = this.isMoved || reach !== this.band?.reach ? null : this.band;
       this.panels[0].draw(curves.xs, first, widened(top, valueRange(curves.value, reach)), { at, band });
-      this.panels[1].draw(curves.xs, second, widened(low, slopeRange(curves.slope, curves.bend)), { at });
+      this.panels[1].draw(curves.xs, second, widened(low, slopeRange(curves.slope, this.divided(curves.bend))), { at });
       const shown = { x: at, "f(x)": f(at), "f′(x)": slope(at), "f″(x)": bend(at) };
       this.output.replaceChildren(
         ...Object.entries(shown).map(([name, value]) => {
@@ -269,6 +290,8 @@
       );
       document.querySelectorAll("[data-when-compared]").forEach((key) => (key.hidden = !other));
       document.querySelectorAll("[data-compared]").forEach((key) => (key.textContent = other ? other.title : ""));
+      const scale = this.divisor === 1 ? "" : ` ÷ ${this.divisor}`;
+      document.querySelectorAll("[data-divisor]").forEach((key) => (key.textContent = scale));
       document.querySelectorAll("[data-when-band]").forEach((key) => (key.hidden = !band));
     }
   }
