@@ -216,7 +216,6 @@ def without_compiler(tmp_path_factory):
 ABSENT = "there is no C compiler; install one, or name it in the environment variable CC"
 
 
-@pytest.mark.slow
 def test_without_a_compiler_one_warning_says_so(without_compiler):
     slower = f"softknee evaluates activations without kernels of its own, which is slower: {ABSENT}"
     assert without_compiler["compiler"] is None
@@ -232,19 +231,16 @@ def assert_results_right(case, how, results):
     return used
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("case", "how"), [(case, how) for case in child.CASES for how in child.engines(case)], ids=str)
 def test_without_a_compiler_everything_is_as_with_one(case, how, without_compiler):
     used = assert_results_right(case, how, without_compiler["results"])
     assert used == ("table" if how == "table" else "eager")
 
 
-@pytest.mark.slow
 def test_without_a_compiler_tables_are_twice_differentiable(without_compiler, here):
     torch.testing.assert_close(without_compiler["results"]["penalty"], here["penalty"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_without_a_compiler_noise_is_that_of_torch(without_compiler):
     x, g = child.inputs()
     y, by_x = without_compiler["results"]["noise"]
@@ -264,7 +260,6 @@ def lower(request, tmp_path_factory):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "how"), [(case, how) for case in child.CASES for how in child.engines(case) if how != "auto"], ids=str
 )
@@ -273,7 +268,6 @@ def test_lower_instruction_sets_are_as_right(case, how, lower):
     assert assert_results_right(case, how, lower["results"]) == how
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "roundings"), [("tanh", 4), ("sigmoid", 4), ("softplus", 4), ("relu", 0)])
 def test_lower_instruction_sets_give_nearly_the_same(lower, here, name, roundings):
     case = subject(name)

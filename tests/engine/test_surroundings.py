@@ -326,7 +326,6 @@ def test_modules_are_made_and_shown_without_data(case, how):
     assert "beta=<1>" in repr(bounded[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.filterwarnings("default")
 def test_exported_programs(name):

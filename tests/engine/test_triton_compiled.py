@@ -37,32 +37,27 @@ def compiled(request, tmp_path_factory):
     return json.loads(run_python(str(SCRIPT), str(request.param), TRITON_CACHE_DIR=str(folder)))
 
 
-@pytest.mark.slow
 def test_kernels_compile_to_machine_code(compiled):
     assert all(record["cubin"] for record in compiled.values())
 
 
-@pytest.mark.slow
 def test_kernels_use_no_approximations(compiled):
     """Triton's own division, square root and exponential are approximate."""
     assert not [name for name, record in compiled.items() if re.search(r"\.approx\b", record["ptx"])]
 
 
-@pytest.mark.slow
 def test_floats_are_never_added_atomically(compiled):
     atomic = {part for record in compiled.values() for part in re.findall(r"\b(?:red|atom)\.\S+", record["ptx"])}
     assert atomic
     assert all(part.endswith((".add.u64", ".add.s64")) for part in atomic)
 
 
-@pytest.mark.slow
 def test_memory_moves_in_vectors_where_sizes_allow_it(compiled):
     whole = [record["ptx"] for name, record in compiled.items() if name.split()[0].endswith(".flat")]
     vectors = [bool(re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)) for ptx in whole]
     assert sum(vectors) == len(vectors) / 2
 
 
-@pytest.mark.slow
 def test_new_shapes_compile_nothing_new(compiled):
     """Two variants for each dtype: sizes that 16 divides and others; rows also differ by the width of their blocks."""
     variants = Counter(name.split()[0] for name in compiled)
