@@ -68,7 +68,7 @@ def row_of(entry: Entry) -> Row:
     mean = 0.0 if seen.odd else mean_of(entry.subject)
     return Row(
         entry=entry,
-        range=range_of(entry),
+        range=range_of(entry, 3),
         slopes=f"{_short(slope.min().item())} to {_short(slope.max().item())}",
         mean=f"{mean:.3f}".replace("-0.000", "0.000").replace("-", "−"),
         centred=abs(mean) < CENTRED,
@@ -76,7 +76,7 @@ def row_of(entry: Entry) -> Row:
         gradient="vanishes" if gain.chi < VANISHING else "grows" if gain.chi > EXPLODING else "kept",
         flat=_flat_sides(seen.left_slope, seen.right_slope),
         dead=left_tail(x, slope),
-        smooth="yes" if entry.spec.promises.smooth else _roughness(entry),
+        smooth="yes" if entry.spec.promises.smooth else kinks_text(entry),
     )
 
 
@@ -100,10 +100,8 @@ def left_tail(x: torch.Tensor, slope: torch.Tensor) -> str:
     off, faint = _until(slope == 0), _until(slope.abs() < FAINT)
     # Where a slope merely underflows, the next one is as good as 0.
     if off is not None and (off + 1 == len(x) or slope[off + 1].abs() > UNDERFLOW):
-        return f"off: slope 0 below {figure(x[off].item(), 2)}"
-    if faint is not None:
-        return f"fading: slope < {FAINT:g} below {figure(x[faint].item(), 2)}"
-    return f"none: slope {figure(slope[0].item(), 2)}"
+        return f"off below {figure(x[off].item(), 2)}"
+    return "learning" if faint is None else f"fading below {figure(x[faint].item(), 2)}"
 
 
 def _until(holds: torch.Tensor) -> int | None:
@@ -127,11 +125,6 @@ def _slopes(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.linspace(-NEAR, NEAR, POINTS, dtype=torch.float64)
     _, slope, _ = subject.derivatives(x)
     return x, slope
-
-
-def _roughness(entry: Entry) -> str:
-    text = kinks_text(entry)
-    return "no: a higher derivative jumps" if text == "no kink" else f"no: {text}"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from softknee._report.table import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from softknee._atlas.facts import Entry
     from softknee._card.properties import Properties
 
 ROUNDING = 1e-9
+# A derivative jumps where it differs so much between two points this far on either side.
+BESIDE, JUMPS = 1e-7, 1e-5
 # Kinks that are listed one by one.
 MOST_KINKS = 6
 YES, NO, NONE = "yes", "no", "–"
@@ -63,23 +69,33 @@ def claims_of(entry: Entry) -> list[Claim]:
 
 
 def kinks_text(entry: Entry) -> str:
-    """Return where the derivative jumps, in words."""
+    """Return where which derivative jumps, in words."""
     places = entry.subject.kinks
-    if entry.subject.knots and len(places) > MOST_KINKS:
-        return f"{plural(len(places), 'place')} where pieces meet"
     if not places:
-        return "no kink"
-    listed = ", ".join(map(figure, places[:MOST_KINKS])) + (", …" if len(places) > MOST_KINKS else "")
-    return f"{'kink' if len(places) == 1 else 'kinks'} at {listed}"
+        return "no kink" if entry.spec.promises.smooth else "a higher derivative jumps"
+    sides = torch.tensor([(kink - BESIDE, kink + BESIDE) for kink in places], dtype=torch.float64)
+    _, slope, bend = entry.subject.derivatives(sides.flatten())
+    jumps = [(y.view(-1, 2).diff(dim=1).flatten().abs() > JUMPS).tolist() for y in (slope, bend)]
+    kinks = [kink for kink, jump in zip(places, jumps[0], strict=True) if jump]
+    bends = [kink for kink, jump in zip(places, jumps[1], strict=True) if jump and kink not in kinks]
+    parts = [f"kink{'s' * (len(kinks) > 1)} at {_places(kinks)}"] if kinks else []
+    parts += [f"second derivative jumps at {_places(bends)}"] if bends else []
+    return "; ".join(parts) or ("no kink at these values" if not entry.subject.knots else "a higher derivative jumps")
 
 
-def range_of(entry: Entry) -> str:
+def _places(kinks: Sequence[float]) -> str:
+    if len(kinks) > MOST_KINKS:
+        return plural(len(kinks), "place")
+    return ", ".join(map(figure, kinks))
+
+
+def range_of(entry: Entry, digits: int = 4) -> str:
     """Return the range of values as seen, closed at ends that are reached."""
     seen = entry.seen
     if seen is None:
         return NONE
     left, right = ("[" if entry.reached[0] else "("), ("]" if entry.reached[1] else ")")
-    return f"{left}{figure(seen.minimum)}, {figure(seen.maximum)}{right}"
+    return f"{left}{figure(seen.minimum, digits)}, {figure(seen.maximum, digits)}{right}"
 
 
 def figure(value: float, digits: int = 4) -> str:

@@ -45,6 +45,7 @@ class Curves:
         reach: They go from minus this to this.
         x: Positions.
         value: Of the function.
+        backward: Of what is differentiated in its place; None where that is the function.
         slope: First derivative.
         bend: Second derivative.
         values: Range of the first panel.
@@ -55,6 +56,7 @@ class Curves:
     reach: float
     x: Sequence[float]
     value: Line
+    backward: Line | None
     slope: Line
     bend: Line
     values: tuple[float, float]
@@ -74,10 +76,13 @@ def curves_of(subject: Subject, points: int = POINTS) -> Curves:
     """
     reach = reach_of(subject)
     x = _positions(subject, reach, points)
-    value, slope, bend = (_gapped(y.tolist(), x) for y in subject.derivatives(torch.tensor(x, dtype=torch.float64)))
+    at = torch.tensor(x, dtype=torch.float64)
+    value, slope, bend = (_gapped(y.tolist(), x) for y in subject.derivatives(at))
+    backward = subject.backward(at).tolist() if subject.spec.surrogate else None
     divisor = _divisor(slope, bend)
     scaled = [None if y is None else y / divisor for y in bend]
-    return Curves(reach, x, value, slope, bend, _value_range(value, reach), _slope_range(slope, scaled), divisor)
+    values = _value_range([*value, *(backward or [])], reach)
+    return Curves(reach, x, value, backward, slope, bend, values, _slope_range(slope, scaled), divisor)
 
 
 def reach_of(subject: Subject) -> float:
@@ -120,23 +125,30 @@ def _next(wanted: float) -> float:
 
 
 def _positions(subject: Subject, reach: float, points: int) -> list[float]:
+    """Return evenly spaced positions, at kinks two close beside instead."""
     even = torch.linspace(-reach, reach, points, dtype=torch.float64).tolist()
-    beside = [
-        place for kink in subject.kinks if abs(kink) < reach for place in (kink - BESIDE * reach, kink + BESIDE * reach)
-    ]
-    return sorted({*even, *beside})
+    kinks, side = [kink for kink in subject.kinks if abs(kink) < reach], BESIDE * reach
+    beside = [place for kink in kinks for place in (kink - side, kink + side)]
+    return sorted([*(x for x in even if all(abs(x - kink) >= side for kink in kinks)), *beside])
 
 
 def _gapped(y: Sequence[float], x: Sequence[float]) -> list[float | None]:
-    """Return a line with a gap in place of the first point behind each jump, and where it is not finite."""
+    """Return a line with a gap in place of the first point behind each jump, and where it is not finite.
+
+    A single point that lies far from a line through its neighbours, as at a place where a formula is not defined, is
+    put onto it.
+    """
     finite = [value for value in y if math.isfinite(value)]
     least = VISIBLE_JUMP * (max(finite) - min(finite)) if finite else 0.0
     steps = [abs(after - before) for before, after in zip(y, y[1:], strict=False)]
     line: list[float | None] = [value if math.isfinite(value) else None for value in y]
     for i, step in enumerate(steps):
+        before, behind, next_behind = (steps[j] if 0 <= j < len(steps) else 0.0 for j in (i - 1, i + 1, i + 2))
         close = x[i + 1] - x[i] < 3 * BESIDE * x[-1]
-        around = max(steps[i - 1] if i else 0.0, steps[i + 1] if i + 1 < len(steps) else 0.0)
-        if step > least and (close or step > JUMP * around):
+        if step > least and behind > least and min(step, behind) > JUMP * max(before, next_behind):
+            line[i + 1] = (y[i] + y[i + 2]) / 2
+            steps[i + 1] = 0.0
+        elif step > least and (close or step > JUMP * max(before, behind)):
             line[i + 1] = None
     return line
 

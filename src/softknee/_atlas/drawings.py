@@ -22,21 +22,20 @@ BAR, GAP = 15.0, 5.0
 BARS_HEIGHT = 150.0
 
 
-def value_panel(curves: Curves, name: str, *, band: Band | None = None, backward: Sequence[float] | None = None) -> Svg:
+def value_panel(curves: Curves, name: str, band: Band | None = None) -> Svg:
     """Draw a function.
 
     Args:
         curves: Its curves.
         name: Of the activation.
         band: Where it strays in training.
-        backward: What is differentiated in its place.
 
     Returns:
         The panel.
     """
     series = [Series("value", curves.x, curves.value)]
-    if backward is not None:
-        series.insert(0, Series("what is differentiated", curves.x, backward, hue=1, dashed=True))
+    if curves.backward is not None:
+        series.insert(0, Series("what is differentiated", curves.x, curves.backward, hue=1, dashed=True))
     return line_chart(
         series,
         title=f"{name}: value",

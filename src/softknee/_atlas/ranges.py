@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 NEAR, POINTS = 10.0, 20_001
 # Bounds that functions of bounded pieces reach are met to the last digits, those of smooth ones between two points.
 EXACT, CLOSE = 1e-12, 1e-5
+OSCILLATING = 12
 
 
 def reached(subject: Subject, seen: Properties) -> tuple[bool, bool]:
     """Return whether the smallest and the largest value are taken, or only approached far out.
 
-    A smooth function takes its bound where its slope changes sign; others may have pieces that stay at it.
+    A smooth function takes its bound where its slope changes sign; others may have pieces that stay at it. One that
+    turns again and again comes near it too often to tell.
 
     Args:
         subject: A function of one number.
@@ -32,6 +34,8 @@ def reached(subject: Subject, seen: Properties) -> tuple[bool, bool]:
     value, slope, _ = subject.derivatives(x)
     if subject.spec.promises.smooth:
         value = value[1:][slope[1:] * slope[:-1] < 0]
+        if len(value) > OSCILLATING:
+            return math.isfinite(seen.minimum), math.isfinite(seen.maximum)
     slack = CLOSE if subject.spec.promises.smooth else EXACT
     return _meets(value, seen.minimum, slack), _meets(value, seen.maximum, slack)
 

@@ -153,25 +153,16 @@ def view_of(entry: Entry) -> View:
 
 
 def _plot(entry: Entry) -> Plot:
-    import torch
-
-    curves, subject = entry.curves, entry.subject
+    curves = entry.curves
     assert curves is not None  # noqa: S101 (plots are of functions of one number)
-    noise = noise_of(subject, curves.reach)
-    backward = None
-    if entry.spec.surrogate:
-        from softknee._expression.parse import parse
-
-        formula = parse(entry.spec.surrogate)
-        at = torch.tensor(curves.x, dtype=torch.float64)
-        backward = formula(at, *(subject.values[name] for name in formula.parameters)).tolist()
+    noise = noise_of(entry.subject, curves.reach)
     band = noise.band if noise is not None else None
     data = {
         "name": entry.name,
         "band": None if band is None else {"x": band.x, "low": band.low, "high": band.high, "reach": curves.reach},
     }
     return Plot(
-        value=value_panel(curves, entry.spec.title, band=band, backward=backward),
+        value=value_panel(curves, entry.spec.title, band),
         slope=slope_panel(curves, entry.spec.title),
         groups=_groups(entry),
         data=embedded_json(data),

@@ -54,7 +54,7 @@ class RunSpec(Frozen):
     threads: int = 1
     engine: Literal["auto"] = "auto"
     kernels: str = "none"
-    revision: int = 2
+    revision: int = 3
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,9 @@ POINTS = 0.49 * torch.sinh(_STEPS) + 0.013 * torch.sin(37 * _STEPS + 1)
 SAME = 1e-10
 # Steps of a fit, how many of them must divide the sum of squares by how much, and the dampings each is tried with.
 MOST_STEPS, PATIENCE, PROGRESS = 24, 4, 3.0
-DAMPINGS = torch.tensor([1e-8, 1e-5, 1e-3, 1e-1, 1e1, 1e3], dtype=torch.float64)
+DAMPINGS = np.array([1e-8, 1e-5, 1e-3, 1e-1, 1e1, 1e3])
+# Keeps a matrix regular where a number makes no difference.
+SINGULAR = 1e-12
 
 
 def fingerprint(function: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -90,9 +93,9 @@ def _steps(residual: Residual, place: Tensor, here: Tensor) -> Tensor:
     """Return where the steps of each damping lead, `(dampings, numbers)`."""
     moves = (1e-6 * place.abs().clamp(min=1.0)).diag()
     above, below = residual(torch.cat([place + moves, place - moves])).chunk(2)
-    slopes = ((above - below) / (2 * moves.diag()[:, None])).nan_to_num(0.0, 0.0, 0.0)
+    # By NumPy: torch wakes all its threads for a matrix of four numbers.
+    slopes = ((above - below) / (2 * moves.diag()[:, None])).nan_to_num(0.0, 0.0, 0.0).numpy()
     square = slopes @ slopes.T
-    damped = square + DAMPINGS[:, None, None] * (square.diag() + 1e-12).diag()
-    downhill = (slopes @ here).expand(len(DAMPINGS), -1)
-    steps: Tensor = torch.linalg.lstsq(damped, downhill[..., None]).solution[..., 0]
-    return place - steps
+    damped = square + DAMPINGS[:, None, None] * np.diag(square.diagonal() + SINGULAR)
+    downhill = np.broadcast_to(slopes @ here.numpy(), (len(DAMPINGS), len(place)))
+    return place - torch.from_numpy(np.linalg.solve(damped, downhill[..., None])[..., 0])

@@ -272,7 +272,8 @@ class _Row:
             or (self.last == "function" and (kind in {"ordinary", "function", "sum", "word"} or bar))
             or (self.last == "word" and kind in {"ordinary", "function", "sum", "word", "opening"})
         )
-        self.markup += (THIN if apart else "") + markup
+        spaced = self.markup.endswith("\u00a0</mtext>") or markup.startswith("<mtext>\u00a0")
+        self.markup += (THIN if apart and not spaced else "") + markup
         self.last = kind
 
 

@@ -34,21 +34,26 @@
   }
 
   function positions(kinks, reach) {
+    const side = BESIDE * reach;
+    const inside = kinks.filter((kink) => Math.abs(kink) < reach);
     const even = Array.from({ length: POINTS }, (_, i) => (2 * reach * i) / (POINTS - 1) - reach);
-    const beside = kinks
-      .filter((kink) => Math.abs(kink) < reach)
-      .flatMap((kink) => [kink - BESIDE * reach, kink + BESIDE * reach]);
-    return [...even, ...beside].sort((a, b) => a - b);
+    const clear = even.filter((x) => inside.every((kink) => Math.abs(x - kink) >= side));
+    return [...clear, ...inside.flatMap((kink) => [kink - side, kink + side])].sort((a, b) => a - b);
   }
 
+  // Gaps at jumps; a single point far from its neighbours, where a formula is not defined, is put between them.
   function gapped(ys, xs) {
     const finite = ys.filter(Number.isFinite);
     const least = VISIBLE * (Math.max(...finite) - Math.min(...finite));
     const steps = ys.slice(1).map((y, i) => Math.abs(y - ys[i]));
     const line = ys.map((y) => (Number.isFinite(y) ? y : null));
-    steps.forEach((step, i) => {
+    steps.forEach((_, i) => {
+      const [before, step, behind, next] = [i - 1, i, i + 1, i + 2].map((j) => steps[j] || 0);
       const close = xs[i + 1] - xs[i] < 3 * BESIDE * xs[xs.length - 1];
-      if (step > least && (close || step > JUMP * Math.max(steps[i - 1] || 0, steps[i + 1] || 0))) line[i + 1] = null;
+      if (step > least && behind > least && Math.min(step, behind) > JUMP * Math.max(before, next)) {
+        line[i + 1] = (ys[i] + ys[i + 2]) / 2;
+        steps[i + 1] = 0;
+      } else if (step > least && (close || step > JUMP * Math.max(before, behind))) line[i + 1] = null;
     });
     return line;
   }
@@ -217,7 +222,7 @@
     reset() {
       this.values = structuredClone(this.entry.start);
       this.rescale();
-      this.form.elements.at.value = this.reach / 5;
+      this.form.elements.at.value = 0.3 * this.reach;
       this.draw();
     }
 
@@ -225,9 +230,13 @@
     rescale() {
       const curves = sample(this.entry, this.entry.start, this.reach);
       this.divisor = divisorOf(curves.slope, curves.bend);
-      this.ranges = [valueRange(curves.value, this.reach), slopeRange(curves.slope, this.divided(curves.bend))];
+      this.ranges = [this.valueRange(curves), slopeRange(curves.slope, this.divided(curves.bend))];
       const at = this.form.elements.at;
       [at.min, at.max] = [-this.reach, this.reach];
+    }
+
+    valueRange({ value, backward }) {
+      return valueRange(this.entry.backward ? [...value, ...backward] : value, this.reach);
     }
 
     divided(line) {
@@ -278,7 +287,7 @@
       }
       const [top, low] = this.ranges;
       const band = this.isMoved || reach !== this.band?.reach ? null : this.band;
-      this.panels[0].draw(curves.xs, first, widened(top, valueRange(curves.value, reach)), { at, band });
+      this.panels[0].draw(curves.xs, first, widened(top, this.valueRange(curves)), { at, band });
       this.panels[1].draw(curves.xs, second, widened(low, slopeRange(curves.slope, this.divided(curves.bend))), { at });
       const shown = { x: at, "f(x)": f(at), "f′(x)": slope(at), "f″(x)": bend(at) };
       this.output.replaceChildren(
