@@ -93,6 +93,7 @@ def natural(text: str) -> int:
 
 def measure(labels: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Return all results of all libraries as plain data."""
+    before = os.getloadavg()[0]
     run: dict[str, Any] = {"started": time.strftime("%Y-%m-%d"), "rounds": options.rounds, "libraries": {}}
     for label in labels:
         started, version = time.perf_counter(), LIBRARIES[label].version
@@ -106,6 +107,7 @@ def measure(labels: list[str], options: argparse.Namespace) -> dict[str, Any]:
     peers = {label: found["results"] for label, found in run["libraries"].items() if label != "softknee"}
     run["agreement"] = agreement(peers)
     run["timed"] = timed(run, options) if options.rounds else {}
+    run["load"] = [round(load, 1) for load in (before, os.getloadavg()[0])]
     return run
 
 

@@ -161,6 +161,10 @@ def _judged_elementwise(result: Mapping[str, Any], spec: Spec) -> Verdict:
         return Verdict(spec.name, OWN, ", ".join([*scalars, *(["coefficients"] if len(scalars) < len(own) else [])]))
     x, got, wanted = max((_worst(*pair) for pair in pairs), key=lambda found: _distance(found[1], found[2]))
     other = next(_equal_entries(theirs, but=spec.name), "")
+    if any(param.vector for param in spec.parameters):
+        return Verdict(
+            spec.name, OPEN, f"another start{f', {other},' if other else ''} with coefficients not identified"
+        )
     return Verdict(spec.name, ANOTHER if other else DIFFERENT, other, x, got, wanted)
 
 

@@ -149,11 +149,17 @@ def _softknee() -> Found:
     classes = {spec.title: getattr(package, spec.title, None) for spec in functional.SPECS}
     missing = {title: "no class of that name" for title, cls in classes.items() if cls is None}
     entries = [
-        Entry(name, "softknee.nn", exported=True, make=partial(build, cls))
+        Entry(name, "softknee.nn", exported=True, make=partial(_ours, cls))
         for name, cls in sorted(classes.items())
         if cls is not None
     ]
     return Found(entries, missing)
+
+
+def _ours(cls: Callable[..., nn.Module], channels: int) -> nn.Module:
+    """Make one of our modules; those that have parameters for each channel are told how many there are."""
+    module, reason = attempt(partial(build, cls, channels))
+    return cls(channels=channels) if reason else module
 
 
 def _transformers() -> Found:

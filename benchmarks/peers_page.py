@@ -33,6 +33,7 @@ COLUMNS = {
     "vmap": "vmap",
     "captured": "compile",
 }
+ALL = {**COLUMNS, "exported": "export"}
 # Of one library, at most this many reasons are listed.
 REASONS = 4
 
@@ -140,7 +141,10 @@ def _where(run: Mapping[str, Any]) -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     software = f"Python {platform.python_version()}, torch {version('torch')}"
-    return f"{run['started']}; {cpu}, one thread, {platform.system()}; {software}.\n"
+    load = (
+        f"Other programs ran at the same time: load average {run['load'][0]:.1f} before and {run['load'][1]:.1f} after."
+    )
+    return f"{run['started']}; {cpu}, one thread, {platform.system()}; {software}. {load if max(run['load']) > 1.5 else ''}\n"
 
 
 def _versions(run: Mapping[str, Any]) -> str:
@@ -177,7 +181,7 @@ def _reasons(libraries: Mapping[str, Any]) -> str:
             failed = [("run", result["runs"])] if result["runs"] else [*result["checks"].items()]
             for check, reason in failed:
                 if reason:
-                    kind = f"{COLUMNS.get(check, check)}: {_kind(reason)}"
+                    kind = f"{ALL.get(check, check)}: {_kind(reason)}"
                     counted[kind] += 1
                     example.setdefault(kind, f"`{result['name']}`")
         most = [f"{kind} ({count}, {example[kind]})" for kind, count in counted.most_common(REASONS)]

@@ -9,6 +9,7 @@ import torch
 
 from softknee import _catalogue
 from softknee._card.propagation import gain
+from softknee._card.recognise import recognise
 from softknee._report.files import write_atomic
 from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.standalone import standalone_svg
@@ -68,6 +69,7 @@ def describe(text: str) -> Description:
     facts = {
         "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family})",
         "formula": spec.formula,
+        "recognised": _recognised(activation) if spec.family == "formula" else "",
         "parameters": _parameters(activation),
         "also called": ", ".join(spec.aliases),
         "kinks": ", ".join(spec.kinks),
@@ -89,6 +91,13 @@ def _parameters(activation: Elementwise) -> str:
     return ", ".join(
         f"{name} = {value} ({'trained' if name in trained else 'fixed'})" for name, value in values.items()
     )
+
+
+def _recognised(activation: Elementwise) -> str:
+    """Say which activation of the catalogue a formula is, at its present parameters."""
+    values = [float(value) for value in activation.named_values().values()]
+    match = recognise(lambda x: activation.spec.function(x, *values))
+    return "" if match is None else f"the same function as {match}"
 
 
 def _gain(found: Gain) -> str:

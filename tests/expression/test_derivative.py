@@ -36,10 +36,9 @@ def test_it_agrees_with_autograd(tree):
     expression = Expression.of(tree)
     for name in ("x", "beta"):
         expected = slope(expression, name, VALUES)
-        # At ties of a maximum of equal arguments autograd takes the mean of both derivatives.
+        # At a tie of two arguments of a maximum autograd takes the mean of their derivatives.
         moved = slope(expression, name, {one: value + 1e-9 for one, value in VALUES.items()})
         assume(torch.allclose(expected, moved, rtol=1e-6, atol=1e-6))
-        assume(not any(text in str(tree) for text in ("max", "min", "abs", "relu", "sign")))
         got = at(expression.derivative(name), VALUES)
         assert torch.allclose(got, expected, rtol=1e-7, atol=1e-7)
 

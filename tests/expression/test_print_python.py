@@ -5,9 +5,10 @@ import ast
 import pytest
 import torch
 from hypothesis import given, settings
-from trees import VALUES, any_trees, tame_trees
+from trees import VALUES, any_trees, call, tame_trees
 
 from softknee._errors import UsageError
+from softknee._expression.nodes import Name, Number
 from softknee._expression.parse import parse
 from softknee._expression.tree import Expression
 from softknee.nn.formula import FUNCTIONS
@@ -67,6 +68,7 @@ VECTORS = (1.0, -0.5, 2.0), (0.25, 1.5, -1.0)
         ("where(x > 0, x, a)", [0.5]),
         ("where(x > 0, 0.1, 0.2) * x", []),
         ("where(1 < 2, x, exp(x))", []),
+        ("exp(where(1 < 2, 1, x) + 2) * where(x < 1, where(2 < 1, x, 3), 4) * x", []),
         ("where(x > 1, sqrt(x - 1), where(x < -1, log(-x), x**3))", []),
         ("max(x, 0) - min(1, a) + 2**x / 3 - abs(-2) * -x", [0.25]),
         ("sum(a * sin(b * x))", VECTORS),
@@ -85,6 +87,11 @@ VECTORS = (1.0, -0.5, 2.0), (0.25, 1.5, -1.0)
 )
 def test_formulas_evaluate_to_the_same(text, values):
     assert_same(parse(text, FUNCTIONS), values)
+
+
+def test_constants_without_a_finite_value_print_too():
+    for tree in (call("log", Number(0.0)), call("+", Name("x"), call("sqrt", Number(-1.0)))):
+        assert_same(Expression.of(tree), [])
 
 
 def test_half_precision_and_numbers_as_parameters():
@@ -113,8 +120,15 @@ def test_it_compiles_and_works_under_vmap():
     assert torch.allclose(torch.func.vmap(function, (0, None))(x, torch.tensor(0.5)), expression(x, 0.5))
 
 
-@pytest.mark.parametrize("name", ["", "1f", "lambda", "a", "x", "f g", "naïve"])
+@pytest.mark.parametrize("name", ["", "1f", "lambda", "a", "x", "f g", "naïve", "torch", "choose", "_exp"])
 def test_names_are_checked(name):
-    for printed in (Expression.to_python, Expression.to_javascript):
-        with pytest.raises(UsageError, match="name must be a Python name that the formula does not use, got"):
-            printed(parse("a * x"), name)
+    for printed in (Expression.to_python, Expression.to_javascript, Expression.to_module_source):
+        if printed is not Expression.to_module_source or name != "a":  # a class has its parameters inside
+            with pytest.raises(UsageError, match="name must be a Python name that the source does not use"):
+                printed(parse("a * x"), name)
+
+
+@pytest.mark.parametrize("name", ["var", "Math", "erf"])
+def test_javascript_has_words_of_its_own(name):
+    with pytest.raises(UsageError, match="name must be a Python name that the source does not use"):
+        parse("a * x").to_javascript(name)

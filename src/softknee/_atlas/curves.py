@@ -138,8 +138,7 @@ def _gapped(y: Sequence[float], x: Sequence[float]) -> list[float | None]:
     A single point that lies far from a line through its neighbours, as at a place where a formula is not defined, is
     put onto it.
     """
-    finite = [value for value in y if math.isfinite(value)]
-    least = VISIBLE_JUMP * (max(finite) - min(finite)) if finite else 0.0
+    least = VISIBLE_JUMP * _spread(sorted(value for value in y if math.isfinite(value)))
     steps = [abs(after - before) for before, after in zip(y, y[1:], strict=False)]
     line: list[float | None] = [value if math.isfinite(value) else None for value in y]
     for i, step in enumerate(steps):
@@ -151,6 +150,14 @@ def _gapped(y: Sequence[float], x: Sequence[float]) -> list[float | None]:
         elif step > least and (close or step > JUMP * max(before, behind)):
             line[i + 1] = None
     return line
+
+
+def _spread(ordered: Sequence[float]) -> float:
+    """Return the size of ordered values, but for a few at either end."""
+    if not ordered:
+        return 0.0
+    edge = len(ordered) // 50
+    return ordered[-1 - edge] - ordered[edge] or ordered[-1] - ordered[0]
 
 
 def _value_range(line: Line, reach: float) -> tuple[float, float]:

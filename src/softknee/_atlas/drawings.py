@@ -18,8 +18,9 @@ THUMB = (132.0, 84.0)
 # Thumbnails of ordinary functions share these axes, so that they can be compared.
 USUAL_X, USUAL_Y = (-4.5, 4.5), (-2.0, 4.0)
 THUMB_POINTS = 72
-BAR, GAP = 15.0, 5.0
-BARS_HEIGHT = 150.0
+BAR, GAP = 30.0, 9.0
+MANY = 16
+BARS_HEIGHT = 190.0
 
 
 def value_panel(curves: Curves, name: str, band: Band | None = None) -> Svg:
@@ -36,11 +37,14 @@ def value_panel(curves: Curves, name: str, band: Band | None = None) -> Svg:
     series = [Series("value", curves.x, curves.value)]
     if curves.backward is not None:
         series.insert(0, Series("what is differentiated", curves.x, curves.backward, hue=1, dashed=True))
+    low, high = curves.values
+    if band is not None:
+        low, high = min([low, *band.low]), max([high, *band.high])
     return line_chart(
         series,
         title=f"{name}: value",
         description=f"The function from {-curves.reach:g} to {curves.reach:g}.",
-        axes=Axes(x="x", y=curves.values, zero=True),
+        axes=Axes(x="x", y=(low, high), zero=True),
         bands=[band] if band is not None else [],
         size=SIZE,
     )
@@ -105,7 +109,7 @@ def bars(values: Sequence[float], *, title: str, hue: int, groups: int = 0, span
         The figure.
     """
     left, top = 40.0, 8.0
-    bar, gap = (BAR, GAP) if len(values) <= 16 else (7.0, 1.5)
+    bar, gap = (BAR, GAP) if len(values) <= MANY else (BAR / 3, GAP / 4)
     extra = gap * 1.6
     place = left + gap
     y = Scale(*span, top + BARS_HEIGHT, top)

@@ -115,14 +115,16 @@ def noise_of(subject: Subject, reach: float) -> Noise | None:
 
 
 def _quantiles(subject: Subject, reach: float) -> tuple[list[float], list[float]]:
-    x = torch.linspace(-reach, reach, NOISE_POINTS, dtype=torch.float64)
     values = [subject.values[param.name] for param in subject.spec.parameters]
     sampled: Any = subject.spec.sampled
-    many = x.expand(DRAWS, -1).clone()
-    with torch.no_grad():
-        drawn = sampled(many, *values, generator=torch.Generator().manual_seed(SEED))
-    low, high = torch.quantile(drawn, torch.tensor(QUANTILES, dtype=torch.float64), dim=0).tolist()
-    return low, high
+    quantiles = torch.tensor(QUANTILES, dtype=torch.float64)
+    found = []
+    for x in torch.linspace(-reach, reach, NOISE_POINTS, dtype=torch.float64):
+        # The same draws at each place, so that the band has smooth edges.
+        drawn = sampled(x.repeat(DRAWS), *values, generator=torch.Generator().manual_seed(SEED))
+        found.append(torch.quantile(drawn, quantiles).tolist())
+    low, high = zip(*found, strict=True)
+    return list(low), list(high)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -81,6 +81,11 @@ class Entry:
         return cost_class(self.price)
 
     @property
+    def built_in(self) -> bool:
+        """Whether torch has it as one operation that nothing beats."""
+        return self.engine == "eager" and self.spec.builtin == "always"
+
+    @property
     def adaptation(self) -> str:
         """How the function changes: one of the keys of ADAPTATIONS."""
         return adaptation(self.spec)

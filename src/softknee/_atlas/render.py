@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from softknee._extras import require
-from softknee._report.mathml import prose
+from softknee._report.mathml import Markup, prose
 from softknee._report.page import TEMPLATES as REPORT_TEMPLATES
 from softknee._version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Everything comes from the folder itself, which a browser that reads files calls `file:`.
-POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; base-uri 'none'; form-action 'none'"
-)
+POLICY = "default-src 'none'; script-src 'self' file:; style-src 'self' file:; base-uri 'none'; form-action 'none'"
 
 
 def render(template: str, **context: Any) -> str:
@@ -45,6 +45,11 @@ def script() -> str:
     return (TEMPLATES / "atlas.js").read_text(encoding="utf-8")
 
 
+def breakable(title: str) -> Markup:
+    """Return the name of a class, to be broken between its words where it must be."""
+    return Markup(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "<wbr>", escape(title)))
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Any:
     jinja2 = require("jinja2", extra="bench")
@@ -56,4 +61,5 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = prose
+    environment.filters["breakable"] = breakable
     return environment

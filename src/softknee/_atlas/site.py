@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._atlas.characteristics import CLASSIC, corrections, row_of
+from softknee._atlas.characteristics import CLASSIC, row_of
 from softknee._atlas.citations import citation
+from softknee._atlas.corrections import corrections
 from softknee._atlas.equivalences import EQUIVALENCES
 from softknee._atlas.facts import ADAPTATIONS, COSTS, Entry, entry_of
+from softknee._atlas.likeness import alike
 from softknee._atlas.render import render, script, style
 from softknee._atlas.script import functions_script
 from softknee._atlas.views import KINDS, View, cost_note, view_of
@@ -62,13 +64,14 @@ def _write(folder: Path, entries: Sequence[Entry], views: Sequence[View]) -> Non
     write_atomic(folder / "atlas.css", style())
     write_atomic(folder / "atlas.js", script())
     write_atomic(folder / "functions.js", functions_script(subjects))
+    shown = {view.entry.name: view for view in views}
+    neighbours = alike(entries)
     for place, view in enumerate(views):
         around = (views[place - 1] if place else None, views[place + 1] if place + 1 < len(views) else None)
-        family = [other for other in views if other.entry.spec.family == view.entry.spec.family and other is not view]
-        page = render("activation.html.j2", root="../", view=view, around=around, family=family, known=known)
+        close = [(shown[other.name], other.distance) for other in neighbours.get(view.entry.name, [])]
+        page = render("activation.html.j2", root="../", view=view, around=around, alike=close, known=known)
         write_atomic(folder / PAGES / f"{view.entry.name}.html", page)
-    thumbs = {view.entry.name: view.thumb for view in views}
-    context = {"root": "", "known": known, "thumbs": thumbs}
+    context = {"root": "", "known": known, "shown": shown}
     write_atomic(folder / "index.html", render("index.html.j2", **context, **_filters(views)))
     classic = [row_of(facts[name]) for name in CLASSIC if name in facts]
     table = render(

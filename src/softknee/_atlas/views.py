@@ -32,10 +32,13 @@ KINDS = {
     "vector": "function of vectors",
 }
 ENGINES = {
-    "eager": "as it is written: torch has it as one operation, or it is no arithmetic on single elements",
-    "fused": "by kernels of its own, one pass forward and one backward, on large tensors",
-    "table": "through a table made from its present parameters, on large tensors",
+    "eager": "evaluated as it is written",
+    "fused": "evaluated by kernels of its own, one pass forward and one backward, on large tensors",
+    "table": "evaluated through a table made from its present parameters, on large tensors",
 }
+# Letters of LaTeX up to which a formula is shown at once.
+LONG = 330
+BUILT_IN = "torch has it as one operation, as fast as memory can be moved"
 COST_TEXTS = {
     "cheap": "its time is that of moving the tensor",
     "moderate": "some arithmetic beside moving the tensor",
@@ -87,6 +90,7 @@ class View:
     Attributes:
         entry: The facts.
         formula: As MathML; None for functions of vectors.
+        long: Whether the formula is longer than anybody reads at a glance.
         description: As markup.
         thumb: A small drawing.
         plot: The interactive figure, None for functions of vectors.
@@ -101,6 +105,7 @@ class View:
 
     entry: Entry
     formula: Markup | None
+    long: bool
     description: Markup
     thumb: Svg
     plot: Plot | None
@@ -130,6 +135,7 @@ def view_of(entry: Entry) -> View:
     spec, curves = entry.spec, entry.curves
     example = vector_example(entry.module) if curves is None else None
     thumb = thumbnail(curves, spec.title) if curves is not None else example.thumbnail(spec.title) if example else None
+    latex = entry.subject.expression.to_latex() if curves is not None else ""
     names = (spec.name, *spec.aliases)
     mine = {
         name: meanings
@@ -138,7 +144,8 @@ def view_of(entry: Entry) -> View:
     }
     return View(
         entry=entry,
-        formula=mathml(entry.subject.expression.to_latex(), display=True) if curves is not None else None,
+        formula=mathml(latex, display=True) if curves is not None else None,
+        long=len(latex) > LONG,
         description=prose(entry.description),
         thumb=thumb,  # type: ignore[arg-type]
         plot=_plot(entry) if curves is not None else None,
@@ -196,9 +203,7 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     facts = [("Adapts", f"{entry.adaptation}: {ADAPTATIONS[entry.adaptation]}"), ("Parameters", _parameters(entry))]
     if entry.trained:
         names = listed(list(entry.trained))
-        facts.append(
-            ("Weight decay", f"none for {names}: softknee.parameter_groups(model, weight_decay) sees to it")
-        )
+        facts.append(("Weight decay", f"none for {names}: softknee.parameter_groups(model, weight_decay) sees to it"))
     if entry.gain is not None:
         gain = entry.gain
         verdict = (
@@ -212,9 +217,13 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         price = "" if entry.price is None else f" ({entry.price} vector instructions an element, forward and backward)"
         facts += [
             ("Cost", f"{entry.cost}{price}: {COST_TEXTS[entry.cost]}"),
-            ("Engine", f"{entry.engine}: evaluated {ENGINES[entry.engine]}"),
+            ("Engine", f"{entry.engine}: {BUILT_IN if entry.built_in else ENGINES[entry.engine]}"),
         ]
-    works = [name for name, holds in (("torch.compile", spec.promises.compiles), ("torch.func.vmap", spec.promises.vmap)) if holds]
+    works = [
+        name
+        for name, holds in (("torch.compile", spec.promises.compiles), ("torch.func.vmap", spec.promises.vmap))
+        if holds
+    ]
     if works:
         facts.append(("Works under", listed(works)))
     return facts
@@ -252,7 +261,7 @@ def _snippet(entry: Entry) -> str:
     if scalars and spec.kind in {"elementwise", "gated"}:
         first = scalars[0]
         lines.append(
-            f'act = sk.create("{spec.name}", {first.name}={first.default:g}, trainable=True, per_channel=64)'
+            f'act = sk.create("{spec.name}", {first.name}={first.default:g}, trainable=True, per_channel=64)  # trained in each channel'
         )
     elif spec.terms:
         lines.append(f'act = sk.create("{spec.name}", terms={spec.terms + 4})')

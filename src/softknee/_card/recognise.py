@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from softknee.functional import SPECS
 from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -78,19 +79,28 @@ def recognise(
     if isinstance(activation, str):
         activation = parse(activation, FUNCTIONS)
     if isinstance(activation, Expression):
-        expression, arguments = activation, [values[name] for name in activation.parameters]
-        target = fingerprint(lambda x: expression(x, *arguments))
+        # Simpler forms overflow less.
+        expression = activation.simplify()
+        target = fingerprint(lambda x: expression(x, *[values[name] for name in expression.parameters]))
     else:
         target = fingerprint(activation)
     if target is None or bool((target == target[0]).all()):
         return None
     known = sorted((spec for spec in candidates if _is_comparable(spec)), key=lambda spec: len(spec.parameters))
-    for way in (_as_it_is, _moved, _with_parameters, _rescaled):
-        for spec in known:
-            match = way(spec, target)
-            if match is not None:
-                return match
-    return None
+    tried = ((way, spec) for way in (_as_it_is, _moved, _with_parameters, _rescaled) for spec in known)
+    with _one_thread():
+        return next(filter(None, (way(spec, target) for way, spec in tried)), None)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch from waking other threads for a hundred numbers, which on a busy machine takes them a long time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _is_comparable(spec: Spec) -> bool:

@@ -7,29 +7,30 @@ and `where` that of the branch they take.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from softknee._errors import ExpressionError
-from softknee._expression.nodes import COUNTERS, Name, Number, Reduction, names_of, subtrees
+from softknee._expression.nodes import COUNTERS, VARIABLE, Name, Number, Reduction, names_of, subtrees
 from softknee._expression.simplify import simplified
-from softknee._expression.walk import ONE, TWO, ZERO, call, inlined, keeping_names, vector_names
+from softknee._expression.walk import ONE, TWO, ZERO, call, keeping_names, replace_names, vector_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from softknee._expression.nodes import Node
+    from softknee._expression.nodes import Call, Node
 
 
 def derivative(node: Node, name: str) -> Node:
     """Return the derivative of a tree by a name, simplified.
 
     Args:
-        node: The tree; definitions of catalogued functions are put in place of their calls.
+        node: The tree.
         name: `x` or a parameter.
 
     Returns:
-        A tree of primitives.
+        A tree; derivatives of catalogued functions are made of primitives.
 
     Raises:
         ExpressionError: The name is only inside reductions, as those of vectors are, or it is inside `largest`.
@@ -37,7 +38,7 @@ def derivative(node: Node, name: str) -> Node:
     vectors = vector_names(node)
     if name in vectors:
         raise ExpressionError(f"{name} in {node} is a vector; the derivative by one of its entries is no formula")
-    return simplified(_by(inlined(node), name, vectors))
+    return simplified(_by(node, name, vectors))
 
 
 def _by(node: Node, name: str, vectors: frozenset[str]) -> Node:
@@ -47,6 +48,8 @@ def _by(node: Node, name: str, vectors: frozenset[str]) -> Node:
         return ZERO
     if isinstance(node, Reduction):
         return _reduction(node, name, vectors)
+    if node.primitive.definition is not None:
+        return _catalogued(node, name, vectors)
     rule = RULES.get(node.primitive.name)
     if rule is not None:
         return rule(*node.arguments, *(_by(argument, name, vectors) for argument in node.arguments))
@@ -55,6 +58,24 @@ def _by(node: Node, name: str, vectors: frozenset[str]) -> Node:
         return call("where", condition, _by(chosen, name, vectors), _by(other, name, vectors))
     (argument,) = node.arguments
     return _product(OUTER[node.primitive.name](argument), _by(argument, name, vectors))
+
+
+def _catalogued(node: Call, name: str, vectors: frozenset[str]) -> Node:
+    """Differentiate a catalogued function by the chain rule; definitions inside definitions would grow without end."""
+    names = (VARIABLE, *(param.name for param in node.primitive.parameters))
+    arguments = dict(zip(names, node.arguments, strict=True))
+    total: Node = ZERO
+    for one, argument in arguments.items():
+        change = _by(argument, name, vectors)
+        if change != ZERO and node.primitive.definition is not None:
+            slope = replace_names(_slope(node.primitive.definition, one), arguments)
+            total = _plus(total, _product(slope, change))
+    return total
+
+
+@lru_cache(maxsize=1024)
+def _slope(definition: Callable[[], Node], name: str) -> Node:
+    return simplified(_by(definition(), name, frozenset()))
 
 
 def _reduction(node: Reduction, name: str, vectors: frozenset[str]) -> Node:

@@ -18,26 +18,23 @@ from softknee._expression.nodes import (
 )
 from softknee._expression.print_python import check_name
 from softknee._expression.simplify import simplified
-from softknee._expression.walk import inlined, vector_names
+from softknee._expression.walk import vector_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from softknee._expression.nodes import Node
+    from softknee._expression.primitives import Primitive
 
 # Functions that JavaScript has, by their names there.
-BUILT_IN = MappingProxyType(
-    {
-        name: f"Math.{name}"
-        for name in ("expm1", "log", "log1p", "sqrt", "abs", "sign", "max", "min", "sin", "cos", "tan")
-    }
-    | {"atan": "Math.atan", "tanh": "Math.tanh", "**": "Math.pow"}
-)
+SHARED = ("log", "log1p", "sqrt", "abs", "sign", "max", "min", "sin", "cos", "tan", "atan", "tanh")
+BUILT_IN = MappingProxyType({**{name: f"Math.{name}" for name in SHARED}, "**": "Math.pow"})
 # Functions it lacks. Exponentials stop at the largest number, as ours do; the series of the error function has no
 # cancellation and is exact to the last digits.
 HELPERS = MappingProxyType(
     {
         "exp": "const exp = (u) => Math.exp(Math.min(u, 709.782712893384));",
+        "expm1": "const expm1 = (u) => Math.expm1(Math.min(u, 709.782712893384));",
         "square": "const square = (u) => u * u;",
         "relu": "const relu = (u) => Math.max(u, 0);",
         "sigmoid": "const sigmoid = (u) => 1 / (1 + Math.exp(-u));",
@@ -86,15 +83,13 @@ def javascript_source(root: Node, parameters: Sequence[str], name: str) -> str:
     Raises:
         UsageError: Functions cannot have this name.
     """
-    check_name(name, parameters)
+    check_name(name, [*parameters, *TAKEN, *HELPERS])
     safe = {one: _safe(one, parameters) for one in parameters}
-    tree = inlined(root)
-    # Definitions are written for people, and simpler ones lose fewer digits.
-    tree = tree if tree == root else simplified(tree)
-    printer = _Printer(safe, vector_names(tree))
-    body = printer.text(tree)
-    helpers = "".join(f"  {HELPERS[helper]}\n" for helper in HELPERS if helper in printer.used)
-    return f"function {name}({', '.join(['x', *safe.values()])}) {{\n{helpers}  return {body};\n}}\n"
+    printer = _Printer(safe, vector_names(root))
+    body = printer.text(root)
+    helpers = [HELPERS[helper] for helper in HELPERS if helper in printer.used]
+    lines = [f"  {helper}\n" for helper in (*helpers, *printer.definitions.values())]
+    return f"function {name}({', '.join(['x', *safe.values()])}) {{\n{''.join(lines)}  return {body};\n}}\n"
 
 
 def _safe(name: str, names: Collection[str]) -> str:
@@ -111,6 +106,7 @@ class _Printer:
         self.safe = safe
         self.vectors = vectors
         self.used: set[str] = set()
+        self.definitions: dict[str, str] = {}
         self.in_reduction = False
 
     def text(self, node: Node, binding: int = 0) -> str:
@@ -133,7 +129,8 @@ class _Printer:
         if name in PRECEDENCE and name != "**":
             own = PRECEDENCE[name]
             return f"{self.text(arguments[0], own)} {name} {self.text(arguments[1], own + 1)}", own
-        return f"{self._function(name)}({', '.join(map(self.text, arguments))})", ATOM
+        function = self._function(name) if node.primitive.definition is None else self._catalogued(node.primitive)
+        return f"{function}({', '.join(map(self.text, arguments))})", ATOM
 
     def _name(self, name: str) -> str:
         if self.in_reduction and name in COUNTERS:
@@ -145,6 +142,19 @@ class _Printer:
         if name not in BUILT_IN:
             self.used.add(name)
         return BUILT_IN.get(name, name)
+
+    def _catalogued(self, primitive: Primitive) -> str:
+        """Return the name of a catalogued function, and keep its definition."""
+        name = _safe(primitive.name, ())
+        if name not in self.definitions and primitive.definition is not None:
+            own = [param.name for param in primitive.parameters]
+            safe = {one: _safe(one, own) for one in own}
+            inner = _Printer(safe, ())
+            # Definitions are written for people; simpler ones lose fewer digits.
+            body = inner.text(simplified(primitive.definition()))
+            self.definitions[name] = f"const {name} = ({', '.join(['x', *safe.values()])}) => {body};"
+            self.used |= inner.used
+        return name
 
     def _reduction(self, node: Reduction) -> str:
         self.used.add(node.kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,11 +21,13 @@ from softknee._expression.nodes import (
     Reduction,
     children,
     names_of,
+    rebuilt,
     subtrees,
     vectors_of,
 )
 from softknee._expression.primitives import COMPARISONS, choose
-from softknee._expression.walk import inlined, is_call, is_constant, vector_names
+from softknee._expression.simplify import simplified
+from softknee._expression.walk import is_call, is_constant, vector_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Names
@@ -33,11 +36,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softknee._expression.nodes import Node
+    from softknee._expression.primitives import Primitive
 
 # Names that printed source uses itself; a parameter so called gets an underscore.
-USED = frozenset(
-    {"F", "Iterator", "Tensor", "choose", "counted", "float", "math", "nn", "reduce", "self", "sum", "torch"}
-)
+WORDS = "F Any Callable Iterator Tensor choose counted float len math nn range reduce self sum torch zip"
+USED = frozenset(WORDS.split())
 # Functions whose gradients stay finite, so that a branch of them needs no care where it is not taken.
 HARMLESS = frozenset({"+", "-", "neg", "max", "min", "abs", "relu", "sign", "where", *COMPARISONS})
 
@@ -95,14 +98,22 @@ def python_function(
     """
     collection.imports |= {"import torch", "from torch import Tensor"}
     printer = _Printer({*parameters}, vectors, collection)
-    value = printer.value(root)
+    decided = _decided(root)
+    value = printer.value(decided)
     safe = [printer.safe(parameter) for parameter in parameters]
     kinds = ["Tensor" if parameter in vectors else "Tensor | float" for parameter in parameters]
     arguments = [f"{VARIABLE}: Tensor", *(f"{one}: {kind}" for one, kind in zip(safe, kinds, strict=True))]
     lines = [f"def {name}({', '.join(arguments)}) -> Tensor:", f'    """Return {root}."""']
     lines += [f"    {one} = torch.as_tensor({one}, dtype=x.dtype, device=x.device)" for one in safe]
-    lines += [f"    return {_whole(root, value)}"]
+    lines += [f"    return {_whole(decided, value)}"]
     return "\n".join(lines)
+
+
+def _decided(node: Node) -> Node:
+    """Return a tree without choices between constants."""
+    if is_call(node, "where") and is_constant(node.arguments[0]):
+        return _decided(node.arguments[1 if evaluate_constant(node.arguments[0]) else 2])
+    return rebuilt(node, [_decided(child) for child in children(node)])
 
 
 def check_name(name: str, parameters: Sequence[str] = ()) -> None:
@@ -115,8 +126,9 @@ def check_name(name: str, parameters: Sequence[str] = ()) -> None:
     Raises:
         UsageError: It is none, or taken.
     """
-    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or name in {VARIABLE, *parameters}:
-        raise UsageError(f"name must be a Python name that the formula does not use, got {name!r}")
+    plain = name.isidentifier() and name.isascii() and not name.startswith("_") and not keyword.iskeyword(name)
+    if not plain or name in {VARIABLE, *parameters, *USED}:
+        raise UsageError(f"name must be a Python name that the source does not use otherwise, got {name!r}")
 
 
 def _whole(root: Node, value: Printed) -> str:
@@ -178,9 +190,23 @@ class _Printer:
         try:
             function = self.collection.add(primitive.function)
         except NotSelfContained:
-            return self.value(inlined(node))
+            return self._definition_call(node)
         first, *rest = node.shown
         return Printed(f"{function}({', '.join([self.tensor(first), *(self.value(one).text for one in rest)])})")
+
+    def _definition_call(self, node: Call) -> Printed:
+        first, *rest = node.arguments
+        arguments = [self.tensor(first), *(self.value(one).text for one in rest)]
+        return Printed(f"{self._definition(node.primitive)}({', '.join(arguments)})")
+
+    def _definition(self, primitive: Primitive) -> str:
+        """Return the name of a function printed from a catalogued one's formula."""
+        name = f"{primitive.name}_formula"
+        if name not in self.collection.definitions and primitive.definition is not None:
+            own = [param.name for param in primitive.parameters]
+            body = simplified(primitive.definition())
+            self.collection.definitions[name] = python_function(body, own, name, (), self.collection)
+        return name
 
     def _reference(self, function: object) -> str:
         if isinstance(function, FunctionType):
@@ -189,8 +215,6 @@ class _Printer:
 
     def _where(self, node: Call) -> Printed:
         condition, *branches = node.arguments
-        if is_constant(condition):
-            return self.value(branches[0 if evaluate_constant(condition) else 1])
         mask = self.value(condition).text
         if all(_is_harmless(branch) for branch in branches):
             first, second = (self.value(branch) for branch in branches)
@@ -206,7 +230,6 @@ class _Printer:
         vectors = [self.safe(name) for name in names_of(node) if name in self.vectors]
         names, values = ", ".join(vectors), vectors[0] if len(vectors) == 1 else f"zip({', '.join(vectors)})"
         if any(isinstance(below, Name) and below.name in COUNTERS for below in subtrees(node)):
-            self.collection.imports.add("from collections.abc import Iterator")
             names, values = f"index, terms, {names}", f"{self.collection.add(counted)}(x, {names})"
         terms = f"{term} for {names} in {values}"
         if node.kind == "sum":
@@ -233,6 +256,8 @@ def _is_harmless(node: Node) -> bool:
 
 
 def _number(value: float) -> Printed:
+    if not math.isfinite(value):
+        return Printed(f'float("{value}")', is_number=True)
     text = str(Number(value))
     return Printed(text, PRECEDENCE["neg"] if value < 0 else ATOM, is_number=True)
 

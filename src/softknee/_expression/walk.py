@@ -56,15 +56,6 @@ def _names_outside(node: Node) -> Iterator[str]:
             yield from _names_outside(child)
 
 
-def inlined(node: Node) -> Node:
-    """Return a tree with the definitions of catalogued functions in place of their calls."""
-    node = rebuilt(node, [inlined(child) for child in children(node)])
-    if not isinstance(node, Call) or node.primitive.definition is None:
-        return node
-    names = (VARIABLE, *(param.name for param in node.primitive.parameters))
-    return replace_names(node.primitive.definition(), dict(zip(names, node.arguments, strict=True)))
-
-
 def replace_names(node: Node, trees: Mapping[str, Node]) -> Node:
     """Replace names by trees, all at once.
 

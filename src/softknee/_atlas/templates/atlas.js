@@ -43,8 +43,9 @@
 
   // Gaps at jumps; a single point far from its neighbours, where a formula is not defined, is put between them.
   function gapped(ys, xs) {
-    const finite = ys.filter(Number.isFinite);
-    const least = VISIBLE * (Math.max(...finite) - Math.min(...finite));
+    const ordered = ys.filter(Number.isFinite).sort((a, b) => a - b);
+    const [edge, last] = [Math.floor(ordered.length / 50), ordered.length - 1];
+    const least = VISIBLE * (ordered[last - edge] - ordered[edge] || ordered[last] - ordered[0] || 0);
     const steps = ys.slice(1).map((y, i) => Math.abs(y - ys[i]));
     const line = ys.map((y) => (Number.isFinite(y) ? y : null));
     steps.forEach((_, i) => {
@@ -236,7 +237,12 @@
     }
 
     valueRange({ value, backward }) {
-      return valueRange(this.entry.backward ? [...value, ...backward] : value, this.reach);
+      const more = [...(this.entry.backward ? backward : []), ...(this.shownBand ? [...this.band.low, ...this.band.high] : [])];
+      return valueRange([...value, ...more], this.reach);
+    }
+
+    get shownBand() {
+      return this.isMoved || this.reach !== this.band?.reach ? null : this.band;
     }
 
     divided(line) {
@@ -286,7 +292,7 @@
         second.unshift({ ys: gapped(curves.xs.map(h), curves.xs), style: "main dashed hue-6" });
       }
       const [top, low] = this.ranges;
-      const band = this.isMoved || reach !== this.band?.reach ? null : this.band;
+      const band = this.shownBand;
       this.panels[0].draw(curves.xs, first, widened(top, this.valueRange(curves)), { at, band });
       this.panels[1].draw(curves.xs, second, widened(low, slopeRange(curves.slope, this.divided(curves.bend))), { at });
       const shown = { x: at, "f(x)": f(at), "f′(x)": slope(at), "f″(x)": bend(at) };
@@ -309,7 +315,8 @@
     constructor(form) {
       this.form = form;
       this.list = document.getElementById("cards");
-      this.cards = [...this.list.children];
+      this.items = [...this.list.children];
+      this.cards = this.items.filter((item) => !item.classList.contains("head"));
       this.read();
       form.hidden = false;
       form.addEventListener("input", () => this.show(true));
@@ -350,7 +357,11 @@
         year: (a, b) => (a.dataset.year || 9999) - (b.dataset.year || 9999),
         price: (a, b) => (a.dataset.price || 1e9) - (b.dataset.price || 1e9),
       }[key];
-      this.list.append(...(order ? [...this.cards].sort(order) : this.cards));
+      this.list.append(...(order ? [...this.cards].sort(order) : this.items));
+      const families = new Set(kept.map(({ dataset }) => dataset.family));
+      for (const item of this.items) {
+        if (item.classList.contains("head")) item.hidden = Boolean(order) || !families.has(item.dataset.family);
+      }
       document.getElementById("count").textContent = `${kept.length} of ${this.cards.length}`;
       document.getElementById("none").hidden = kept.length > 0;
       if (remember) history.replaceState(null, "", `#${state}`);
