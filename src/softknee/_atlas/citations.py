@@ -12,11 +12,13 @@ from softknee._report.table import listed
 MOST_AUTHORS = 4
 _FIELD = re.compile(r"^\s*(\w+) = \{(.*)\},?\s*$")
 _ACCENT = re.compile(r"\\([\"'`^~=.uvcHkbd])\s*\{?\\?([a-zA-Z])\}?")
-_COMBINING = MappingProxyType(
-    {
-        **{'"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303", "=": "\u0304", ".": "\u0307"},
-        **{"u": "\u0306", "v": "\u030c", "c": "\u0327", "H": "\u030b", "k": "\u0328", "b": "\u0331", "d": "\u0323"},
-    }
+# Signs that LaTeX puts above or below a letter, and as Unicode combines them.
+_COMBINING = dict(
+    zip(
+        "\"'`^~=.uvcHkbd",
+        "\u0308\u0301\u0300\u0302\u0303\u0304\u0307\u0306\u030c\u0327\u030b\u0328\u0331\u0323",
+        strict=True,
+    )
 )
 _LETTERS = MappingProxyType({r"\o": "ø", r"\O": "Ø", r"\l": "ł", r"\ss": "ß", r"\aa": "å", r"\ae": "æ", r"\i": "ı"})
 

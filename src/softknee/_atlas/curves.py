@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -139,7 +140,7 @@ def _gapped(y: Sequence[float], x: Sequence[float]) -> list[float | None]:
     put onto it.
     """
     least = VISIBLE_JUMP * _spread(sorted(value for value in y if math.isfinite(value)))
-    steps = [abs(after - before) for before, after in zip(y, y[1:], strict=False)]
+    steps = [abs(after - before) for before, after in pairwise(y)]
     line: list[float | None] = [value if math.isfinite(value) else None for value in y]
     for i, step in enumerate(steps):
         before, behind, next_behind = (steps[j] if 0 <= j < len(steps) else 0.0 for j in (i - 1, i + 1, i + 2))

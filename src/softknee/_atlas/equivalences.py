@@ -115,7 +115,8 @@ def _values(side: str) -> Tensor:
         return found
     subject = Subject.of(choice.spec)
     x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64)
-    return replace(subject, values={**subject.values, **dict(choice.options)})(x)
+    chosen: dict[str, Any] = dict(choice.options)
+    return replace(subject, values={**subject.values, **chosen})(x)
 
 
 def _is_vector(side: str) -> bool:

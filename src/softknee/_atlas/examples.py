@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softknee._atlas.subject import Subject
     from softknee._report.svg import Svg
 
-VECTOR = (1.2, -0.4, 0.3, 2.1, -1.5, 0.8, -0.2, 1.7)
+VECTOR: Sequence[float] = (1.2, -0.4, 0.3, 2.1, -1.5, 0.8, -0.2, 1.7)
 # Outputs that a drawing has room for.
 MOST_BARS = 40
 DRAWS, NOISE_POINTS = 1000, 101

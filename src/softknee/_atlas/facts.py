@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from softknee._card.properties import Properties
     from softknee._spec import Spec
 
-# Vector instructions for an element, forward and backward, up to which an activation costs what moving its tensor costs:
-# benchmarks/README.md has 1.2 of ReLU's time there, 1.35 up to EXPENSIVE, and 1.4 to 1.7, through tables, beyond.
-CHEAP = 50
+# Vector instructions for an element, forward and backward, up to which an activation costs what moving its tensor does,
+# and beyond which tables are cheaper. benchmarks/README.md: 1.2 of ReLU's time, 1.35 in between, 1.4 to 1.7 beyond.
+CHEAP, DEAR = 50, EXPENSIVE
 COSTS = ("cheap", "moderate", "expensive", "not counted")
 # What every docstring may say and no reader of the atlas needs.
 _ASIDE = "Half precision is computed in float32."
@@ -138,7 +138,7 @@ def cost_class(price: int | None) -> str:
     """Return one of COSTS for a number of vector instructions."""
     if price is None:
         return COSTS[3]
-    return COSTS[0] if price <= CHEAP else COSTS[1] if price <= EXPENSIVE else COSTS[2]
+    return COSTS[0] if price <= CHEAP else COSTS[1] if price <= DEAR else COSTS[2]
 
 
 def entry_of(spec: Spec, citation: Citation) -> Entry:

@@ -14,10 +14,12 @@ from softknee._atlas.facts import ADAPTATIONS, COSTS, Entry, entry_of
 from softknee._atlas.likeness import alike
 from softknee._atlas.render import render, script, style
 from softknee._atlas.script import functions_script
-from softknee._atlas.views import KINDS, View, cost_note, view_of
-from softknee._catalogue import CATALOGUE, bibliography, get
+from softknee._atlas.usage import cost_note
+from softknee._atlas.views import KINDS, View, view_of
+from softknee._catalogue import bibliography, get
 from softknee._collisions import COLLISIONS
 from softknee._report.files import write_atomic
+from softknee.functional import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +45,7 @@ def build(folder: Path, names: Sequence[str] | None = None) -> Path:
         UnknownActivation: There is no activation of one of the names.
         MissingExtra: Jinja2 is not installed.
     """
-    specs = CATALOGUE if names is None else tuple({get(name).name: get(name) for name in names}.values())
+    specs = SPECS if names is None else tuple({get(name).name: get(name) for name in names}.values())
     sources = bibliography()
     threads = torch.get_num_threads()
     # The tensors are small: more threads would wait for each other.

@@ -188,16 +188,10 @@ class _Printer:
             function = self._reference(primitive.function)
             return Printed(f"{function}({', '.join(map(self.tensor, node.arguments))})")
         try:
-            function = self.collection.add(primitive.function)
+            function, (first, *rest) = self.collection.add(primitive.function), node.shown
         except NotSelfContained:
-            return self._definition_call(node)
-        first, *rest = node.shown
+            function, (first, *rest) = self._definition(primitive), node.arguments
         return Printed(f"{function}({', '.join([self.tensor(first), *(self.value(one).text for one in rest)])})")
-
-    def _definition_call(self, node: Call) -> Printed:
-        first, *rest = node.arguments
-        arguments = [self.tensor(first), *(self.value(one).text for one in rest)]
-        return Printed(f"{self._definition(node.primitive)}({', '.join(arguments)})")
 
     def _definition(self, primitive: Primitive) -> str:
         """Return the name of a function printed from a catalogued one's formula."""

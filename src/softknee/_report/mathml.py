@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import re
 from html import escape
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from softknee._report.signs import (
+    BRACKETS,
+    CLOSING,
+    FONTS,
+    FUNCTIONS,
+    LETTERS,
+    OPENING,
+    OPERATORS,
+    SPACES,
+    UPRIGHT,
+)
 from softknee._report.svg import element
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_SMALL = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-_LARGE = "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-GREEK = MappingProxyType(
-    {
-        **dict(zip(_SMALL.split(), "αβγδϵζηθικλμνξπρστυϕχψω", strict=True)),
-        **dict(zip(_LARGE.split(), "ΓΔΘΛΞΠΣΦΨΩ", strict=True)),
-        **{"varepsilon": "ε", "varphi": "φ", "top": "⊤", "infty": "∞", "ell": "ℓ"},
-    }
-)
-# Capitals stand upright, as in LaTeX.
-_UPRIGHT = frozenset("ΓΔΘΛΞΠΣΦΨΩ⊤∞")
-OPERATORS = MappingProxyType(
-    {
-        **{"ge": "≥", "geq": "≥", "le": "≤", "leq": "≤", "ne": "≠", "pm": "±", "cdot": "⋅", "times": "×", "to": "→"},
-        **{"approx": "≈", "in": "∈", "ldots": "…", "dots": "…", "cdots": "⋯", "circ": "∘", "lt": "<", "gt": ">"},
-    }
-)
-FUNCTIONS = frozenset("sin cos tan sinh cosh tanh arctan arcsin arccos exp ln log max min sup inf erf sign sgn".split())
-BRACKETS = MappingProxyType(
-    {
-        **{"lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "lvert": "|", "rvert": "|", "vert": "|"},
-        **{"{": "{", "}": "}", "langle": "⟨", "rangle": "⟩"},
-    }
-)
-SPACES = MappingProxyType({",": 0.1667, ":": 0.2222, ";": 0.2778, "quad": 1.0, "qquad": 2.0, " ": 0.3333, "!": -0.1667})
-FONTS = frozenset({"mathrm", "operatorname", "text", "mathit", "textrm", "mathbf"})
 BIG = re.compile(r"[bB]ig{1,2}[lrm]?")
-OPENING, CLOSING = frozenset("([{⌊⌈⟨"), frozenset(")]}⌋⌉⟩")
 THIN = '<mspace width="0.1667em"/>'
-_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
+_SIGN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
 
 
 class Markup(str):
@@ -63,7 +46,7 @@ def prose(text: str) -> Markup:
     Returns:
         Escaped markup.
     """
-    parts = []
+    parts: list[str] = []
     for index, part in enumerate(" ".join(text.split()).split("$")):
         if index % 2:
             parts.append(mathml(part))
@@ -93,24 +76,24 @@ class _Reader:
     def __init__(self, latex: str) -> None:
         # Spaces mean something in words only.
         words = re.sub(r"(?<=\\text\{)[^{}]*", lambda word: word[0].replace(" ", "\u00a0"), latex)
-        self.tokens = [token for token in _TOKEN.findall(words) if token == "\u00a0" or not token.isspace()]
+        self.signs = [sign for sign in _SIGN.findall(words) if sign == "\u00a0" or not sign.isspace()]
         self.place = 0
 
     def row(self, *ends: str) -> str:
         """Return what comes before one of the ends, in one row."""
         row = _Row()
-        while self.place < len(self.tokens) and self._next not in ends:
+        while self.place < len(self.signs) and self._next not in ends:
             self._item(row)
         return row.markup
 
     @property
     def _next(self) -> str:
-        return self.tokens[self.place] if self.place < len(self.tokens) else ""
+        return self.signs[self.place] if self.place < len(self.signs) else ""
 
     def _take(self) -> str:
-        token = self._next
+        sign = self._next
         self.place += 1
-        return token
+        return sign
 
     def _item(self, row: _Row) -> None:
         """Read one item with its sub- and superscript into a row."""
@@ -135,26 +118,26 @@ class _Reader:
         return element("mrow", row.markup)
 
     def _atom(self, row: _Row) -> tuple[str, str]:
-        token = self._take()
-        if token.startswith("\\"):
-            return self._command(token[1:], row)
-        if token == "{":
+        sign = self._take()
+        if sign.startswith("\\"):
+            return self._command(sign[1:], row)
+        if sign == "{":
             inside = self.row("}")
             self._take()
             return "ordinary", element("mrow", inside)
-        if token.isdigit():
-            return "ordinary", element("mn", token + self._rest_of_number())
-        if token == "'":
+        if sign.isdigit():
+            return "ordinary", element("mn", sign + self._rest_of_number())
+        if sign == "'":
             return "ordinary", element("mo", "′")
-        if token.isalpha():
-            return "ordinary", element("mi", token)
-        if token == "|":
+        if sign.isalpha():
+            return "ordinary", element("mi", sign)
+        if sign == "|":
             return "closing" if row.bars % 2 else "opening", _bracket("|")
-        if token in OPENING:
-            return "opening", _bracket(token)
-        if token in CLOSING:
-            return "closing", _bracket(token)
-        return _sign(token, row)
+        if sign in OPENING:
+            return "opening", _bracket(sign)
+        if sign in CLOSING:
+            return "closing", _bracket(sign)
+        return _sign(sign, row)
 
     def _rest_of_number(self) -> str:
         rest = ""
@@ -164,11 +147,14 @@ class _Reader:
 
     @property
     def _after(self) -> str:
-        return self.tokens[self.place + 1] if self.place + 1 < len(self.tokens) else ""
+        return self.signs[self.place + 1] if self.place + 1 < len(self.signs) else ""
 
     def _command(self, name: str, row: _Row) -> tuple[str, str]:
         tables: tuple[tuple[Mapping[str, str], Callable[[str], tuple[str, str]]], ...] = (
-            (GREEK, lambda sign: ("ordinary", element("mi", sign, mathvariant="normal" if sign in _UPRIGHT else None))),
+            (
+                LETTERS,
+                lambda sign: ("ordinary", element("mi", sign, mathvariant="normal" if sign in UPRIGHT else None)),
+            ),
             (OPERATORS, lambda sign: ("operator", element("mo", escape(sign)))),
             (BRACKETS, lambda sign: (_side(name, row), _bracket(sign))),
         )
@@ -213,9 +199,9 @@ class _Reader:
         text = name.startswith("text")
         self.place += 1
         while depth or self._next != "}":
-            token = self._take()
-            depth += {"{": 1, "}": -1}.get(token, 0)
-            letters.append(token.removeprefix("\\") if len(token) == 2 else token)
+            sign = self._take()
+            depth += {"{": 1, "}": -1}.get(sign, 0)
+            letters.append(sign.removeprefix("\\") if len(sign) == 2 else sign)
         self._take()
         word = escape("".join(letters))
         if text:
@@ -232,11 +218,11 @@ class _Reader:
         return element("mrow", ends[0], inside, ends[1])
 
     def _cases(self) -> str:
-        kind = "".join(self.tokens[self.place + 1 : self.tokens.index("}", self.place)])
+        kind = "".join(self.signs[self.place + 1 : self.signs.index("}", self.place)])
         self.place += len(kind) + 2
         rows: list[str] = []
         cells: list[str] = []
-        while self.place < len(self.tokens) and self._next != "\\end":
+        while self.place < len(self.signs) and self._next != "\\end":
             cells.append(element("mtd", element("mrow", self.row("&", "\\\\", "\\end")), class_="case"))
             if self._next == "&":
                 self._take()
@@ -289,14 +275,14 @@ def _with_scripts(base: str, scripts: Mapping[str, str], *, above: bool) -> str:
     return element(names[2], base, lower, upper)
 
 
-def _sign(token: str, row: _Row) -> tuple[str, str]:
+def _sign(sign: str, row: _Row) -> tuple[str, str]:
     """Return an operator; at the start, or behind another one, it is a sign."""
-    if token == "/":
+    if sign == "/":
         return "operator", element("mo", "/", lspace="0", rspace="0")
-    if token in {",", ";", "."}:
-        return "operator", element("mo", token, separator="true")
-    shown = {"-": "−", "*": "⋅", "<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(token, token)
-    prefix = row.last in {"", "operator", "opening"} and token in "+-±"
+    if sign in {",", ";", "."}:
+        return "operator", element("mo", sign, separator="true")
+    shown = {"-": "−", "*": "⋅", "<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign, sign)
+    prefix = row.last in {"", "operator", "opening"} and sign in "+-±"
     return "operator", element("mo", shown, form="prefix" if prefix else None)
 
 

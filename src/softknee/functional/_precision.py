@@ -1,4 +1,4 @@
-"""Half precision, where a formula's intermediate results leave its range."""
+"""Half precision, and squares, where a formula's intermediate results leave the range of its dtype."""
 
 from __future__ import annotations
 
@@ -18,3 +18,18 @@ def widened(x: Tensor) -> Tensor:
         The same numbers, in float32 or wider.
     """
     return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
+
+
+def hypotenuse(a: Tensor, b: Tensor) -> Tensor:
+    r"""Return $\sqrt{a^2 + b^2}$ without squaring large numbers; `torch.hypot` cannot be exported to ONNX.
+
+    Args:
+        a: Any shape, any floating dtype.
+        b: Broadcastable to `a`; one of them is not 0.
+
+    Returns:
+        In their common shape.
+    """
+    # The result does not depend on the scale, so nor do its derivatives.
+    size = torch.maximum(a.detach().abs(), b.detach().abs())
+    return size * torch.sqrt((a / size).square() + (b / size).square())

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._precision import widened
+from softknee.functional._precision import hypotenuse, widened
 from softknee.functional.exponential import SMALL, softplus
 
 # Softplus takes them to 0.8 and 0.3.
@@ -82,7 +82,7 @@ def isrlu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
     """
     wide = widened(x)
     root = torch.sqrt(widened(alpha)) if isinstance(alpha, Tensor) else alpha**0.5
-    return torch.where(wide > 0, wide, wide / torch.hypot(torch.ones_like(wide), root * wide)).to(x.dtype)
+    return torch.where(wide > 0, wide, wide / hypotenuse(torch.ones_like(wide), root * wide)).to(x.dtype)
 
 
 def xielu(

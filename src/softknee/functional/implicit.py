@@ -122,7 +122,7 @@ SPECS = (
         ),
         source="sitzmann2020siren",
         note=(
-            "The activation of SIREN. It needs weights drawn for it: `softknee.nn.siren.siren_init_`. The paper's"
+            "The activation of SIREN. It needs weights drawn for it: `softknee.nn.siren_init_`. The paper's"
             " frequency of 30 belongs to those weights; `sin` is the same at a frequency of 1."
         ),
         aliases=("siren",),

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._precision import widened
+from softknee.functional._precision import hypotenuse, widened
 
 # exp(80) fits float32, and tanh of anything near it is 1.
 SATURATED = 80.0
@@ -91,7 +91,7 @@ def isru(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
     root = torch.sqrt(alpha) if isinstance(alpha, Tensor) else alpha**0.5
     wide = widened(x)
     # Squaring x would overflow.
-    return (wide / torch.hypot(torch.ones_like(wide), root * wide)).to(x.dtype)
+    return (wide / hypotenuse(torch.ones_like(wide), root * wide)).to(x.dtype)
 
 
 def adaptive_sigmoid(x: Tensor, slope: Tensor | float = 1.0, threshold: Tensor | float = 0.0) -> Tensor:

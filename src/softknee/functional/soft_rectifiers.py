@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._precision import widened
+from softknee.functional._precision import hypotenuse, widened
 from softknee.functional.exponential import LARGE, softplus
 
 
@@ -27,7 +27,7 @@ def squareplus(x: Tensor, b: Tensor | float = 4.0) -> Tensor:
     root = torch.sqrt(b) if isinstance(b, Tensor) else b**0.5
     # The larger of f(x) and f(-x), whose product is b / 4. The derivative of abs at 0 would be 0.
     size = torch.where(wide < 0, -wide, wide)
-    larger = (size + torch.hypot(wide, root * torch.ones_like(wide))) / 2
+    larger = (size + hypotenuse(wide, root * torch.ones_like(wide))) / 2
     return torch.where(wide < 0, b / (4 * larger), larger).to(x.dtype)
 
 
@@ -56,7 +56,7 @@ def blu(x: Tensor, beta: Tensor | float = 0.0) -> Tensor:
         Same shape and dtype as `x`.
     """
     wide = widened(x)
-    return (wide * (1 + beta * (wide / (1 + torch.hypot(torch.ones_like(wide), wide))))).to(x.dtype)
+    return (wide * (1 + beta * (wide / (1 + hypotenuse(torch.ones_like(wide), wide))))).to(x.dtype)
 
 
 def bent_identity(x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def smu1(x: Tensor, alpha: Tensor | float = 0.25, mu: Tensor | float = 4.3526659
     mu = mu.to(wide.dtype) if isinstance(mu, Tensor) else wide.new_full((), mu)
     # The root of 0 has no derivative.
     mu = torch.where(mu == 0, torch.finfo(wide.dtype).tiny, mu)
-    return (((1 + alpha) * wide + torch.hypot((1 - alpha) * wide, mu)) / 2).to(x.dtype)
+    return (((1 + alpha) * wide + hypotenuse((1 - alpha) * wide, mu)) / 2).to(x.dtype)
 
 
 def sqrt_softplus(x: Tensor) -> Tensor:

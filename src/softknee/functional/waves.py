@@ -120,7 +120,7 @@ SPECS = (
         family="oscillating",
         function=sinc,
         formula="where(abs(x) > 0, sin(x) / x, 1)",
-        promises=Promises(even=True, lipschitz=0.4361819, lower_bound=-0.21723363, upper_bound=1.0),
+        promises=Promises(smooth=True, even=True, lipschitz=0.4361819, lower_bound=-0.21723363, upper_bound=1.0),
         source="folklore",
         note="`torch.sinc(x)` is this function at `pi x`.",
     ),

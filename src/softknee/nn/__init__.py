@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 _SPECS = {spec.title: spec for spec in SPECS}
 _BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": Gated, "vector": Vector}
-# Classes that need more than a spec, by the file that holds them.
+# What is written by hand, by the file that holds it: classes that need more than a spec, and helpers.
 _WRITTEN: Mapping[str, str] = {
     **dict.fromkeys(("FReLU", "DynamicReLU", "MetaACON", "ATAC"), "contextual"),
     "GatedMix": "gated_mix",
     **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "Taaf", "Blend"), "mixture"),
+    "fit_": "fitting",
+    "siren_init_": "siren",
 }
 
-__all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", *_SPECS]
+__all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", "fit_", "siren_init_", *_SPECS]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,4 +44,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SPECS])
+    return sorted({*globals(), *_SPECS, *_WRITTEN})

@@ -67,12 +67,17 @@ class Oracle:
         undefined = left is None or right is None or self._at("", point) is None
         return None if undefined else (left, right)
 
-    def derivatives(self, values: Values, orders: int) -> list[Callable[[float], float]]:
-        """Return `f, f', f'', ...` up to the given order as float functions of `x` at fixed parameters."""
+    def derivatives(self, values: Values, orders: int, *, digits: bool = False) -> list[Callable[[float], float]]:
+        """Return `f, f', f'', ...` up to the given order as functions of `x` at fixed parameters.
+
+        They compute in floats, or with all `digits`.
+        """
         numbers = {symbol: self._sympy.Rational(v) for symbol, v in self._numbers(values, 0).items() if symbol != "x"}
         by_symbol = {self._symbols[name]: number for name, number in numbers.items()}
         x, expression = self._symbols["x"], self._expression.subs(by_symbol)
-        return [self._sympy.lambdify(x, expression.diff(x, n), "math") for n in range(orders + 1)]
+        module = self._module() if digits else "math"
+        functions = [self._sympy.lambdify(x, expression.diff(x, n), module) for n in range(orders + 1)]
+        return [lambda x, f=f: f(self._mp.mpf(x)) for f in functions] if digits else functions
 
     def names(self, parameter: str) -> tuple[str, ...]:
         """Return the names of a parameter's entries: its own, or one for each term of a vector."""
