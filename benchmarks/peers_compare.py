@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peers_checks import GRID, OTHER
-from peers_libraries import CHANNELS, attempt
+from peers_libraries import CHANNELS, SYNONYMS, attempt
 
 from softknee.functional import SPECS
 from softknee.testing._subject import Subject
@@ -33,6 +33,8 @@ TOLERANCE = 1e-4
 AGREEMENT = 1e-3
 # Assignments of a class's own numbers to a formula's parameters that are tried at once.
 MOST = 20_000
+# Numbers that a class may have written into its code.
+FIXED = (0.5, 1.0, 2.0, math.pi)
 # Suffixes that libraries append to the name of a function.
 SUFFIX = re.compile(r"(activation|me)$")
 
@@ -117,9 +119,10 @@ def names() -> dict[str, Spec]:
 
 
 def entry_of(result: Mapping[str, Any]) -> Spec | None:
-    """Return our entry with a class's name, one of its aliases, or either without a customary suffix."""
+    """Return our entry with a class's name, one of its aliases, a synonym, or one without a customary suffix."""
     known = [plain(name) for name in (result["name"], *result["aliases"])]
-    candidates = [*known, *(SUFFIX.sub("", name) for name in known)]
+    candidates = [*known, *(SYNONYMS.get(name, "") for name in known), *(SUFFIX.sub("", name) for name in known)]
+    candidates = [plain(name) for name in candidates]
     return next((names()[name] for name in candidates if name in names()), None)
 
 
@@ -180,6 +183,8 @@ def _judged_gate(result: Mapping[str, Any], spec: Spec) -> Verdict:
 def _judged_row(result: Mapping[str, Any], spec: Spec) -> Verdict:
     if result["row"] is None or spec.statement is None:
         return Verdict(spec.name, OPEN, "does not map one row of numbers")
+    if any(param.vector for param in spec.parameters):
+        return Verdict(spec.name, OPEN, "has coefficients for each entry")
     x = [GRID[23 * i % 64] for i in range(CHANNELS)]
     defaults = reference(spec.name).subject.defaults
     wanted = [float(value) for value in spec.statement(x, *(defaults[param.name] for param in spec.parameters))]
@@ -214,7 +219,8 @@ def _worst(got: Numbers, wanted: Numbers) -> tuple[float, float, float]:
 def own_parameters(found: Reference, theirs: Sequence[float], numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters with which the formula gives a class's values, made of the numbers that the class holds.
 
-    Also tried are their reciprocals (`x / a` for `a * x`) and our defaults, for what a class has no parameter for.
+    Also tried are their reciprocals (`x / a` for `a * x`), and for what a class has no parameter for our defaults and a
+    few numbers that are often written into the code.
     """
     defaults, params = found.subject.defaults, found.spec.parameters
     if not params:
@@ -222,7 +228,7 @@ def own_parameters(found: Reference, theirs: Sequence[float], numbers: Mapping[s
     scalars = [value for value in numbers.values() if isinstance(value, float)]
     # Those of the first channel.
     scalars += [value[0] for value in numbers.values() if isinstance(value, list) and len(value) == CHANNELS]
-    scalars += [1 / value for value in scalars if value]
+    scalars += [*(1 / value for value in scalars if value), *FIXED]
     vectors = [tuple(value) for value in numbers.values() if isinstance(value, list)]
     # Those of the first of several channels, whichever way a matrix lies.
     many = [value for value in vectors if len(value) % CHANNELS == 0 and len(value) > CHANNELS]

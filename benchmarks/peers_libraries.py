@@ -30,6 +30,41 @@ ARGUMENTS: dict[str, Callable[[int], Any]] = {
     "degree": lambda _: 3,
 }
 
+# Names of other libraries that mean an entry of ours without doubt, in their plain form.
+SYNONYMS = {
+    "bentid": "bent_identity",
+    "cauchylinearunit": "atlu",
+    "collapsinglinearunit": "colu",
+    "complementaryloglog": "cloglog",
+    "derivativesilu": "dsilu",
+    "elliot": "elliott",
+    "entmax": "entmax15",
+    "exponentiallinearsigmoidsquashing": "elish",
+    "fasterpflu": "fpflu",
+    "fasterpowerfunctionlinearunit": "fpflu",
+    "flattedtswish": "flatten_t_swish",
+    "geluaccurate": "gelu_tanh",
+    "gelufast": "gelu_tanh",
+    "gelunew": "gelu_tanh",
+    "gelupython": "gelu",
+    "gelupythontanh": "gelu_tanh",
+    "gelupytorchtanh": "gelu_tanh",
+    "gelusigmoidapprox": "quick_gelu",
+    "gelutanhapprox": "gelu_tanh",
+    "hardexponentiallinearsigmoidsquashing": "hard_elish",
+    "hardsigmoid02": "hardsigmoid_keras",
+    "kwinnerstakeall": "kwta",
+    "laplacelinearunit": "lalu",
+    "lrelu": "leaky_relu",
+    "metaaconc": "meta_acon",
+    "naturallogrelu": "nlrelu",
+    "powerfunctionlinearunit": "pflu",
+    "recu": "repu",
+    "safepau": "rational",
+    "scaledexponentiallinearunit": "selu",
+    "surveyelu": "elu",
+}
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -71,12 +71,12 @@ column is done in evaluation mode, one class at a time, exceptions caught, each 
 FORMULAS = """## Against the formulas of the papers
 
 Classes whose names match one of the {entries} entries of softknee's catalogue (names, titles, aliases: {names} names,
-without case and punctuation) are compared with the formula text of that entry, evaluated to a hundred digits, at
-{points} points of [-6, 6] off the round numbers, to {tolerance:g} of 1 + |f|. Gates get two different halves, functions
-of several entries one row of numbers.
+without case and punctuation, and a few synonyms) are compared with the formula text of that entry, evaluated to a
+hundred digits, at {points} points of [-6, 6] off the round numbers, to {tolerance:g} of 1 + |f|. Gates get two
+different halves, functions of several entries one row of numbers.
 
-- own parameters: the formula, with other parameter values, found among the numbers that the class holds and their
-  reciprocals. Another default or a random start, not an error.
+- own parameters: the formula, with other parameter values, found among the numbers that the class holds, their
+  reciprocals, and 1/2, 1, 2 and pi. Another default or a random start, not an error.
 - another entry: the class computes another function of our catalogue.
 - different: **not the same as wrong**. Functions share names, papers are read differently, and ours may be another
   variant.
@@ -91,6 +91,7 @@ REMARKS = {
     "rrelu": "the paper divides by the mean slope in tests; we multiply, as torch.nn does",
     "hexpo": "the survey prints exp(-x/d) for x < 0, which is not bounded",
     "cloglog": "the survey prints exp(-x)",
+    "sinc": "sin(pi x) / (pi x), as torch.sinc",
 }
 
 LIMITS = """## Not run
@@ -141,10 +142,9 @@ def _where(run: Mapping[str, Any]) -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     software = f"Python {platform.python_version()}, torch {version('torch')}"
-    load = (
-        f"Other programs ran at the same time: load average {run['load'][0]:.1f} before and {run['load'][1]:.1f} after."
-    )
-    return f"{run['started']}; {cpu}, one thread, {platform.system()}; {software}. {load if max(run['load']) > 1.5 else ''}\n"
+    before, after = run["load"]
+    load = f" Other programs ran as well: load average {before:.1f} before, {after:.1f} after." if before > 1.5 else ""
+    return f"{run['started']}; {cpu}, one thread, {platform.system()}; {software}.{load}\n"
 
 
 def _versions(run: Mapping[str, Any]) -> str:

@@ -56,8 +56,8 @@ def _of_shapes(facts: Facts) -> Iterator[Correction]:
         yield Correction(
             ("gelu",),
             "GELU is shaped like a sigmoid, its gradient is zero nowhere, and it is 1-Lipschitz.",
-            f"It is unbounded to the right. Its slope is 0 near {figure(turn, 3)}, negative below, down to {lowest}, and"
-            f" up to {steepest}, which is its Lipschitz constant.",
+            f"It is unbounded to the right. Its slope is 0 near {figure(turn, 3)}, negative below, down to {lowest},"
+            f" and up to {steepest}, which is its Lipschitz constant.",
         )
     if "hardswish" in facts:
         places = torch.tensor([-3 - 1e-9, -3 + 1e-9, 3 - 1e-9, 3 + 1e-9], dtype=torch.float64)

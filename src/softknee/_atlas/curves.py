@@ -97,7 +97,7 @@ def reach_of(subject: Subject) -> float:
     turning = near if grows or near.sum() > 0.5 * turning.sum() else turning
     settled = 0.0 if grows else _radius(x, turning)
     # Where the slope turns at kinks only, or hardly at all, there is nothing else to show.
-    curved = turning.sum() > max(0.1 * slope.diff().abs().sum().item(), FAINT)
+    curved = turning.sum() > max(0.25 * slope.diff().abs().sum().item(), FAINT)
     kink = max(map(abs, subject.kinks), default=0.0)
     if curved and not grows and 4 * settled < USUAL and kink < settled:
         reach = _next(4 * settled)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from softknee._errors import ExpressionError
 from softknee._expression.parse import parse
+from softknee._expression.walk import vector_names
 from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def functions_script(subjects: Iterable[Subject]) -> str:
         subjects: Functions of one number.
 
     Returns:
-        The script. A function is `{of: [names of its arguments behind x], at: function}`; a derivative that has no
-        formula is null.
+        The script. A function is `{of: [names of its arguments behind x], at: function}`, where a number that stands in
+        a sum is `[its name, name of the vector it goes with]`; a derivative that has no formula is null.
     """
     lines = [f"  {json.dumps(subject.spec.name)}: {_entry(subject)}," for subject in subjects]
     return "\n".join(['"use strict";', "const ATLAS = {", *lines, "};", ""])
@@ -39,13 +40,13 @@ def _entry(subject: Subject) -> str:
     backward = parse(spec.surrogate, FUNCTIONS) if spec.surrogate else value
     slope = _derivative(backward)
     bend = None if slope is None else _derivative(slope)
-    kinks = ", ".join(_function(parse(kink)) for kink in spec.kinks)
+    kinks = ", ".join(_function(parse(kink), subject) for kink in spec.kinks)
     parts = {
         "title": json.dumps(spec.title),
-        "value": _function(value),
-        "backward": _function(backward) if spec.surrogate else "null",
-        "slope": _function(slope),
-        "bend": _function(bend),
+        "value": _function(value, subject),
+        "backward": _function(backward, subject) if spec.surrogate else "null",
+        "slope": _function(slope, subject),
+        "bend": _function(bend, subject),
         "kinks": f"[{kinks}]",
         "knots": json.dumps(subject.knots),
         "start": json.dumps(dict(subject.values)),
@@ -61,7 +62,14 @@ def _derivative(expression: Expression) -> Expression | None:
     return found if len(str(found)) <= LONGEST else None
 
 
-def _function(expression: Expression | None) -> str:
+def _function(expression: Expression | None, subject: Subject) -> str:
     if expression is None:
         return "null"
-    return f"{{of: {json.dumps(expression.parameters)}, at: {expression.to_javascript('f').strip()}}}"
+    # A printed function takes every name that only occurs inside sums for a vector.
+    inside = vector_names(expression.root)
+    vector = next((name for name in expression.parameters if isinstance(subject.values[name], tuple)), "")
+    names = [
+        [name, vector] if name in inside and not isinstance(subject.values[name], tuple) else name
+        for name in expression.parameters
+    ]
+    return f"{{of: {json.dumps(names)}, at: {expression.to_javascript('f').strip()}}}"

@@ -113,7 +113,7 @@ def cost_note() -> str:
     return (
         "Costs count the vector instructions of an element, forward and backward."
         f" Up to {CHEAP} are cheap: measured at up to about 1.2 of ReLU's time, which is that of moving the tensor."
-        f" Up to {DEAR} are moderate: up to 1.35. Beyond, large tensors go through a table at 1.4 to 1.7 of ReLU's time,"
+        f" Up to {DEAR} are moderate: up to 1.35. Beyond, large tensors go through a table at 1.4 to 1.7 of ReLU's,"
         " whatever the formula. As written, in plain PyTorch, such functions took 2.5 to 180 times ReLU's."
         " See the benchmarks of the repository for the machine and the method."
     )

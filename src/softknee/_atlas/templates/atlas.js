@@ -6,7 +6,10 @@
   const [JUMP, VISIBLE] = [8, 0.05]; // a step so much larger than those beside it is a jump
   const [LEFT, RIGHT, TOP, BOTTOM] = [44, 10, 10, 32];
 
-  const call = (f, x, values) => f.at(x, ...f.of.map((name) => values[name]));
+  // A number that stands in a sum over a vector is handed over once for each of its entries.
+  const argument = (name, values) =>
+    Array.isArray(name) ? values[name[1]].map(() => values[name[0]]) : values[name];
+  const call = (f, x, values) => f.at(x, ...f.of.map((name) => argument(name, values)));
 
   // First and second derivative where there is no formula for one: of the parabola through three points on x's side
   // of the next kink.
