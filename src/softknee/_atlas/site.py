@@ -36,7 +36,7 @@ def build(folder: Path, names: Sequence[str] | None = None) -> Path:
 
     Args:
         folder: Made if it is not there; files in it are replaced, others stay.
-        names: Only these activations, names or aliases; all by default.
+        names: Only these activations, names or aliases, in the order of the catalogue; all by default.
 
     Returns:
         The index.
@@ -45,7 +45,8 @@ def build(folder: Path, names: Sequence[str] | None = None) -> Path:
         UnknownActivation: There is no activation of one of the names.
         MissingExtra: Jinja2 is not installed.
     """
-    specs = SPECS if names is None else tuple({get(name).name: get(name) for name in names}.values())
+    wanted = None if names is None else {get(name).name for name in names}
+    specs = [spec for spec in SPECS if wanted is None or spec.name in wanted]
     sources = bibliography()
     threads = torch.get_num_threads()
     # The tensors are small: more threads would wait for each other.

@@ -65,10 +65,12 @@ def sliders_of(subject: Subject) -> tuple[Slider, ...]:
         if param.name not in used:
             continue
         if isinstance(value, tuple):
-            high = _nice(max(LEAST / 2, 1.5 * max(map(abs, value))))
-            entries = enumerate(value[:MOST_ENTRIES])
+            low, high = _ends(param, _nice(max(LEAST / 2, 1.5 * max(map(abs, value)))))
             symbol = _symbol(param.name)
-            sliders += [Slider(param.name, i, f"{symbol}_{{{i}}}", start, -high, high) for i, start in entries]
+            sliders += [
+                Slider(param.name, i, f"{symbol}_{{{i}}}", start, min(low, start), max(high, start))
+                for i, start in enumerate(value[:MOST_ENTRIES])
+            ]
         else:
             sliders.append(_scalar(param, value))
     if subject.spec.channelwise:
@@ -77,14 +79,15 @@ def sliders_of(subject: Subject) -> tuple[Slider, ...]:
 
 
 def _scalar(param: Param, value: float) -> Slider:
-    reach = _nice(max(LEAST, BEYOND * abs(value)))
-    low = -reach if param.low is None else param.low
-    high = reach if param.high is None else param.high
-    if param.low is not None and param.high is None:
-        high = max(reach, param.low + LEAST)
-    if param.open_low:
-        low += (high - low) / OPEN_END
+    low, high = _ends(param, _nice(max(LEAST, BEYOND * abs(value))))
     return Slider(param.name, None, _symbol(param.name), value, min(low, value), max(high, value), whole=param.integer)
+
+
+def _ends(param: Param, reach: float) -> tuple[float, float]:
+    """Return where a slider ends: so far on either side of 0 where the parameter has no limits."""
+    low = -reach if param.low is None else param.low
+    high = max(reach, low + LEAST) if param.high is None else param.high
+    return low + (high - low) / OPEN_END * param.open_low, high
 
 
 def _symbol(name: str) -> str:

@@ -96,14 +96,14 @@ def snippet(entry: Entry) -> str:
         f"act = sk.create({create})",
         f"act = sk.nn.{spec.title}({channels})  # the same as a class",
     ]
-    scalars = [param for param in stored(spec) if not param.vector and not param.integer and param.default is not None]
+    scalars = [param for param in stored(spec) if param.default is not None and not (param.integer or param.fixed)]
     if scalars and spec.kind in {"elementwise", "gated"}:
         value = f"{scalars[0].name}={scalars[0].default:g}"
         lines.append(f'act = sk.create("{spec.name}", {value}, trainable=True, per_channel=64)  # one for each channel')
     elif spec.terms:
-        lines.append(f'act = sk.create("{spec.name}", terms={spec.terms + 4})')
+        lines.append(f'act = sk.create("{spec.name}", terms={spec.terms + 2})')
     arguments = ", ".join(["x", *(param.name for param in spec.parameters if param.given)])
-    if spec.kind != "contextual" and not any(param.vector for param in stored(spec)):
+    if spec.kind != "contextual" and not spec.channelwise and not any(param.vector for param in stored(spec)):
         lines.append(f"y = sk.functional.{spec.function.__name__}({arguments})  # the function alone")
     return "\n".join(lines)
 

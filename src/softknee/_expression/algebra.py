@@ -7,7 +7,7 @@ stay as they are, for merging them would define a function where it was not.
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
 from softknee._expression.nodes import VARIABLE, Call, Name, Number, size_of
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LARGEST_EXPONENT = 1000
 # Numbers whose inverse is whole and no larger than this are printed as divisions.
 LARGEST_DIVISOR = 1e6
+# Results kept: without them, the work would double with every function inside another.
+KEPT = 10_000
 
 
 class Unsafe(Exception):
@@ -38,6 +40,7 @@ def order(node: Node) -> tuple[int, int, str]:
     return (3 if isinstance(node, Number) else 2, size_of(node), str(node))
 
 
+@lru_cache(maxsize=KEPT)
 def normal(node: Node) -> Node:
     """Return a sum or product in normal form.
 
@@ -166,7 +169,8 @@ def _known_products(factors: Factors) -> Factors:
             known[base.arguments[0]] = known.get(base.arguments[0], 0) + exponent
         else:
             known[base] = known.get(base, 0) + exponent
-    for base in [base for base in known if is_call(base, "expm1")]:
+    gated = any(is_call(base, "sigmoid") for base in known)
+    for base in [base for base in known if gated and is_call(base, "expm1")]:
         gate = call("sigmoid", negated(base.arguments[0]))
         if known[base] == known.get(gate, 0) > 0:  # (exp(u) - 1) sigmoid(-u) = tanh(u / 2)
             half = call("tanh", normal(call("/", base.arguments[0], TWO)))

@@ -87,11 +87,9 @@ def _reduction(node: Reduction, name: str, vectors: frozenset[str]) -> Node:
     if node.kind != "sum":
         raise ExpressionError(f"the derivative of {node} is no formula, for it depends on which term is the largest")
     term = simplified(_by(node.term, name, vectors))
-    return (
-        ZERO
-        if term == ZERO
-        else Reduction(node.kind, keeping_names(term, [one for one in names_of(node) if one in vectors]))
-    )
+    if term == ZERO:
+        return ZERO
+    return Reduction(node.kind, keeping_names(term, [one for one in names_of(node) if one in vectors]))
 
 
 def _product(left: Node, right: Node) -> Node:

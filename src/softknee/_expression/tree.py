@@ -107,8 +107,8 @@ class Expression:
             name: `x`, or the scalar parameter to differentiate by.
 
         Returns:
-            A formula of primitives: catalogued functions in it are replaced by their definitions. At kinks it is the
-            derivative on one side, of `abs` the mean of both.
+            A formula; derivatives of catalogued functions come from their definitions. At kinks it is the derivative
+            on one side, of `abs` the mean of both.
 
         Raises:
             ExpressionError: The name is that of a vector, or is inside `largest`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from softknee._expression.parse import parse
@@ -75,9 +75,9 @@ class Oracle:
         numbers = {symbol: self._sympy.Rational(v) for symbol, v in self._numbers(values, 0).items() if symbol != "x"}
         by_symbol = {self._symbols[name]: number for name, number in numbers.items()}
         x, expression = self._symbols["x"], self._expression.subs(by_symbol)
-        module = self._module() if digits else "math"
+        module, number = (self._module(), self._mp.mpf) if digits else ("math", float)
         functions = [self._sympy.lambdify(x, expression.diff(x, n), module) for n in range(orders + 1)]
-        return [lambda x, f=f: f(self._mp.mpf(x)) for f in functions] if digits else functions
+        return [partial(_at_number, function, number) for function in functions]
 
     def names(self, parameter: str) -> tuple[str, ...]:
         """Return the names of a parameter's entries: its own, or one for each term of a vector."""
@@ -121,6 +121,10 @@ class Oracle:
 def oracle(formula: str, parameters: tuple[Param, ...], *, channelwise: bool, lengths: tuple[int, ...] = ()) -> Oracle:
     """Return the oracle of a formula, made once: symbolic differentiation is the slow part."""
     return Oracle(formula, parameters, channelwise=channelwise, lengths=lengths)
+
+
+def _at_number(function: Callable[[Any], Any], number: Callable[[float], Any], x: float) -> Any:
+    return function(number(x))
 
 
 def _flat(symbols: Mapping[str, Any]) -> dict[str, Any]:
