@@ -165,8 +165,8 @@ class Choice:
         """
         if self.spec.kind != "elementwise":
             raise UsageError(
-                f"{self.what} is of the kind {self.spec.kind}; costs, curves and the small protocols are for activations "
-                "of single elements"
+                f"{self.what} is of the kind {self.spec.kind}; costs, curves and the small protocols are for "
+                "activations of single elements"
             )
         options: dict[str, Any] = dict(self.options)
         if options.get(_PER_SITE) is True:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import NAMES
 
+from conftest import NAMES
 from softknee._atlas.render import script
 from softknee._atlas.script import functions_script
 from softknee._atlas.subject import Subject

@@ -7,7 +7,6 @@ from softknee import nn
 from softknee._catalogue import CATALOGUE, create
 from softknee._errors import OptionError, UsageError
 
-
 ELEMENTWISE = [spec for spec in CATALOGUE if spec.kind == "elementwise"]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 from softknee.functional.exponential import softplus
 
 

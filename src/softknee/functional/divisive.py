@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
 from softknee.functional._groups import largest, not_negative
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 if TYPE_CHECKING:
     from torch import Tensor

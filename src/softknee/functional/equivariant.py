@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
 from softknee.functional._groups import grouped, largest, not_negative
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 
 @widening

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 from softknee.functional.gated_linear import VALUE, as_tensor
 
 if TYPE_CHECKING:

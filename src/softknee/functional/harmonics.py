@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
+from softknee.functional._precision import widening
 from softknee.functional._series import recurrent_sum
-from softknee.functional._widening import widening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

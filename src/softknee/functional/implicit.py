@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._precision import widened
-from softknee.functional._widening import widening
+from softknee.functional._precision import widened, widening
 
 
 @widening

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from softknee._errors import UsageError
 from softknee._spec import Param, Promises, Spec
 from softknee.functional._groups import along, grouped
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # Terms of the power series of sine and cosine; the rest is below 1e-100 for the angles of a circle.
 SERIES = 60

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from softknee._errors import OptionError
 from softknee._spec import Param, Promises, Spec
+from softknee.functional._precision import widening
 from softknee.functional._series import HERMITE, MOST_HERMITE, by_index, horner, recurrent_sum
-from softknee.functional._widening import widening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

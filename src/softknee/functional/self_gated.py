@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # exp(-(4 + exp(4))) is 3.5e-26: with any input of up to 1e9, it changes no digit of 1.
 COLU_SATURATED = 4.0

@@ -8,7 +8,7 @@ import torch
 
 from softknee._spec import Promises, Spec
 from softknee.functional._groups import along, not_negative
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # exp(-exp(5)) is below 1e-64.
 SATURATED = 5.0

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
 from softknee.functional._groups import along, grouped, not_negative
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # Products that ought to be whole, such as 0.29 * 100, may be a little less.
 ALMOST = 1e-6

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # Above it, adding 1 to the exponential changes no digit of float64.
 FAR = 40.0

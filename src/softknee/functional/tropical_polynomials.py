@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._widening import widening
+from softknee.functional._precision import widening
 
 # Coefficients of sin(x) / x in powers of x^2, up to the rounding of float64 for |x| < 1.
 SINC_SERIES = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(10))

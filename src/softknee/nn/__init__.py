@@ -27,7 +27,7 @@ _WRITTEN: Mapping[str, str] = {
     "siren_init_": "siren",
 }
 
-__all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", "fit_", "siren_init_", *_SPECS]
+__all__ = ["Activation", "Elementwise", "Formula", "Gated", "Vector", *dict.fromkeys((*_SPECS, *_WRITTEN))]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._expression.parse import parse
 from softknee._extras import require
+from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,7 @@ class Oracle:
             symbols[param.name] = made if param.vector else made[0]
         if channelwise:
             symbols[CHANNEL] = self._sympy.Symbol(CHANNEL, integer=True)
-        self._expression = parse(formula).to_sympy(symbols)
+        self._expression = parse(formula, FUNCTIONS).to_sympy(symbols)
         self._symbols = _flat(symbols)
         self._functions: dict[str, Callable[..., Any]] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -197,7 +198,7 @@ def _jump(function: Callable[[float], float], certain: Callable[[float], float])
     edges = [-REACH + step * (i + 0.37) for i in range(PLACES)]
     heights = [_real(function, x) for x in edges]
     tolerance = JUMP * max((abs(height) for height in heights if height is not None), default=0.0)
-    for ends in zip(edges, edges[1:], strict=False):
+    for ends in pairwise(edges):
         # A smooth function bends little over such an interval; only a large change is worth following.
         if _stays(function, ends, tolerance) and _stays(certain, ends, tolerance):
             return ends[0]
