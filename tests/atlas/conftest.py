@@ -3,27 +3,14 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from selected import NAMES
 
 from softknee._atlas.site import build
-
-NAMES = (
-    "relu",
-    "gelu",
-    "swish",
-    "staf",
-    "rrelu",
-    "step_ste",
-    "swiglu",
-    "dynamic_relu",
-    "maxmin",
-    "linear_spline",
-    "prelu",
-)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """A small atlas: one activation of each kind."""
+    """A small atlas."""
     folder = tmp_path_factory.mktemp("atlas") / "site"
     assert build(folder, NAMES) == folder / "index.html"
     return folder

@@ -6,8 +6,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from selected import NAMES
 
-from conftest import NAMES
 from softknee._atlas.equivalences import EQUIVALENCES
 from softknee._atlas.site import build
 from softknee._catalogue import get

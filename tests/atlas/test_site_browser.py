@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from selected import NAMES
 
-from conftest import NAMES
 from softknee._atlas.render import script
 from softknee._atlas.script import functions_script
 from softknee._atlas.subject import Subject
@@ -113,7 +113,8 @@ def test_the_drawn_curve_is_right(browser, site):
             [node.getAttribute('text-anchor'), Number(node.textContent.replace('−', '-')), node]);
         const axis = (anchor, name) => texts.filter(text => text[0] === anchor && Number.isFinite(text[1]))
             .map(text => [text[1], Number(text[2].getAttribute(name))]);
-        const points = svg.querySelector('path.line').getAttribute('d').slice(1).split('L').map(pair => pair.split(' ').map(Number));
+        const path = svg.querySelector('path.line').getAttribute('d');
+        const points = path.slice(1).split('L').map(pair => pair.split(' ').map(Number));
         return {x: axis('middle', 'x'), y: axis('end', 'y'), points};
     }""")
 

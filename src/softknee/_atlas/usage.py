@@ -13,6 +13,7 @@ from softknee.nn.options import stored
 if TYPE_CHECKING:
     from softknee._atlas.facts import Entry
     from softknee._card.propagation import Gain
+    from softknee._spec import Spec
 
 ENGINES = {
     "eager": "evaluated as it is written",
@@ -85,9 +86,8 @@ def _parameters(entry: Entry) -> str:
     return "; ".join(parts)
 
 
-def snippet(entry: Entry) -> str:
+def snippet(spec: Spec) -> str:
     """Return source that makes an activation."""
-    spec = entry.spec
     channels = "channels=64" if needs_channels(spec) else ""
     create = ", ".join(filter(None, [f'"{spec.name}"', channels]))
     lines = [

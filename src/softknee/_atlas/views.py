@@ -139,7 +139,7 @@ def view_of(entry: Entry) -> View:
         example=example,
         claims=claims_of(entry),
         facts=facts_text(entry),
-        snippet=snippet(entry),
+        snippet=snippet(spec),
         source=source(spec.name) if spec.kind == "elementwise" else "",
         meanings=mine,
         equivalences=equivalences_of(spec.name),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from softknee._expression.derivative import derivative
 from softknee._expression.evaluate import evaluate, symbolic
 from softknee._expression.nodes import (
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Value = Tensor | float | Sequence[Tensor | float]
+
+HALVES = (torch.float16, torch.bfloat16)
 
 __all__ = [
     "COUNTERS",
@@ -70,7 +74,7 @@ class Expression:
         return str(self.root)
 
     def __call__(self, x: Tensor, *values: Value) -> Tensor:
-        """Evaluate elementwise.
+        """Evaluate elementwise; half precision is computed in float32.
 
         Args:
             x: Any shape, any floating dtype.
@@ -81,7 +85,8 @@ class Expression:
             Same shape and dtype as `x`.
         """
         names = dict(zip(self.parameters, values, strict=True))
-        return evaluate(self.root, x, names).to(x.dtype).expand_as(x)
+        wide = x.float() if x.dtype in HALVES else x
+        return evaluate(self.root, wide, names).to(x.dtype).expand_as(x)
 
     def to_sympy(self, values: Mapping[str, Any]) -> Any:
         """Return the formula as a sympy expression.
