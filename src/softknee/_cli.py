@@ -174,9 +174,9 @@ def show(
 
     description = describe(activation)
     _print_facts(description.facts)
-    if plot is None:
+    if plot is None and description.x:
         console.print(braille_plot(description.x, description.y, width=64, height=16), markup=False, highlight=False)
-    else:
+    elif plot is not None:
         description.write_svg(plot)
         console.print(f"[bold]{'plot':>12}[/]  {plot}")
 

@@ -9,18 +9,30 @@ import torch
 
 from softknee import _catalogue
 from softknee._card.propagation import gain
+from softknee._card.properties import properties
 from softknee._card.recognise import recognise
+from softknee._errors import ExpressionError, UsageError
+from softknee._expression.parse import parse
 from softknee._report.files import write_atomic
 from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.standalone import standalone_svg
+from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from softknee._card.propagation import Gain
+    from softknee._spec import Spec
     from softknee.nn.elementwise import Elementwise
 
 CURVE = (-5.0, 5.0, 401)
+LONGEST_DERIVATIVE = 160
+KINDS = {
+    "elementwise": "single elements",
+    "gated": "gated pairs: the output is half as wide",
+    "contextual": "a small network looks at the whole input",
+    "vector": "vectors along a dimension",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class Description:
     Attributes:
         title: Canonical text.
         facts: What is known, by heading.
-        x: Positions of the curve.
+        x: Positions of the curve; none where the activation is not one of single elements.
         y: Its values.
     """
 
@@ -44,7 +56,12 @@ class Description:
 
         Args:
             path: The file; replaced as a whole.
+
+        Raises:
+            UsageError: There is no curve.
         """
+        if not self.x:
+            raise UsageError(f"{self.title} is no function of one number, so it has no curve")
         axes = Axes(x="x", zero=True)
         curve = Series(self.title, self.x, self.y)
         picture = line_chart([curve], title=self.title, description=self.facts["formula"], axes=axes, size=(480, 300))
@@ -64,22 +81,41 @@ def describe(text: str) -> Description:
         UsageError: Or a subclass, as `parse_choice`.
     """
     choice = _catalogue.parse_choice(text)
-    activation = choice.build(channels=1, generator=torch.Generator().manual_seed(0)).eval()
-    spec = activation.spec
+    spec = choice.spec
+    curve: tuple[list[float], list[float]] = ([], [])
+    measured: dict[str, str] = {}
+    if spec.kind == "elementwise":
+        activation = choice.build(channels=1, generator=torch.Generator().manual_seed(0)).eval()
+        measured = {
+            "recognised": _recognised(activation) if spec.family == "formula" else "",
+            "derivative": _derivative(spec),
+            "parameters": _parameters(activation),
+            "properties": properties(activation).sentence,
+            "gain": _gain(gain(activation)),
+        }
+        x = torch.linspace(*CURVE)
+        with torch.no_grad():
+            curve = x.tolist(), activation(x[:, None])[:, 0].tolist()
     facts = {
-        "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family})",
+        "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family}, {KINDS[spec.kind]})",
         "formula": spec.formula,
-        "recognised": _recognised(activation) if spec.family == "formula" else "",
-        "parameters": _parameters(activation),
+        **measured,
         "also called": ", ".join(spec.aliases),
         "kinks": ", ".join(spec.kinks),
-        "gain": _gain(gain(activation)),
+        "note": spec.note,
+        "used by": spec.users,
         "source": "" if spec.family == "formula" else _catalogue.cite(spec.name),
     }
-    x = torch.linspace(*CURVE)
-    with torch.no_grad():
-        y = activation(x[:, None])[:, 0]
-    return Description(choice.label, {name: fact for name, fact in facts.items() if fact}, x.tolist(), y.tolist())
+    return Description(choice.label, {name: fact for name, fact in facts.items() if fact}, *curve)
+
+
+def _derivative(spec: Spec) -> str:
+    """Return the derivative as text, where it is short enough to be read."""
+    try:
+        text = str(parse(spec.surrogate or spec.formula, FUNCTIONS).derivative("x"))
+    except ExpressionError:
+        return ""
+    return text if len(text) <= LONGEST_DERIVATIVE else ""
 
 
 def _parameters(activation: Elementwise) -> str:

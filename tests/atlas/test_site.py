@@ -9,6 +9,7 @@ import pytest
 from selected import NAMES
 
 from softknee._atlas.equivalences import EQUIVALENCES
+from softknee._atlas.render import breakable
 from softknee._atlas.site import build
 from softknee._catalogue import get
 from softknee._collisions import COLLISIONS
@@ -142,3 +143,8 @@ def test_building_again_gives_the_same(site, tmp_path):
     build(again, ["rrelu", "staf", "relu", "relu"])
     second = {path.name: path.read_bytes() for path in again.rglob("*") if path.is_file()}
     assert first == second
+
+
+def test_long_names_break_between_their_words():
+    assert breakable("SmoothLeakyReLU") == "Smooth<wbr>Leaky<wbr>ReLU"
+    assert breakable("GELUTanh") == "GELUTanh"

@@ -47,7 +47,7 @@ def script() -> str:
 
 def breakable(title: str) -> Markup:
     """Return the name of a class, to be broken between its words where it must be."""
-    return Markup(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "<wbr>", escape(title)))
+    return Markup(re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "<wbr>", escape(title)))
 
 
 @lru_cache(maxsize=1)

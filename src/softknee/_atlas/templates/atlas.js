@@ -114,7 +114,7 @@
 
   // A range that moving parameters may widen, but not without end: the eye needs something that stays.
   function widened([low, high], [newLow, newHigh]) {
-    const room = 1.2 * (high - low);
+    const room = 2.5 * (high - low);
     return [Math.max(Math.min(low, newLow), low - room), Math.min(Math.max(high, newHigh), high + room)];
   }
 
