@@ -225,6 +225,9 @@ def _number(value: float) -> Printed:
 def _name(name: str, index: str) -> str:
     """Return a name: Greek letters as such, digits at the end as subscripts, words upright."""
     word = name.rstrip("0123456789").rstrip("_") or name
+    head, _, letter = word.rpartition("_")
+    if len(letter) == 1 and (len(head) == 1 or head in GREEK):
+        word = head
     digits = name[len(word) :].lstrip("_")
     tex = word if len(word) == 1 else rf"\{word}" if word in GREEK else rf"\text{{{word.replace('_', ' ')}}}"
     below = ",".join(filter(None, [digits, index]))
