@@ -57,6 +57,8 @@ def test_one_function_and_one_spec_are_enough(tmp_path: Path):
     done = subprocess.run([sys.executable, script, site], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "soft_deadzone" in done.stdout
-    pages = [page for page in site.rglob("*.html") if "soft_deadzone" in page.name or "soft_deadzone" in page.parent.name]
+    pages = [
+        page for page in site.rglob("*.html") if "soft_deadzone" in page.name or "soft_deadzone" in page.parent.name
+    ]
     assert pages
     assert "sharpness" in pages[0].read_text()

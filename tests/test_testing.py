@@ -244,6 +244,24 @@ BROKEN = {
         "channel 1 of",
     ),
 }
+
+
+class Adding(torch.nn.Module):
+    """Forgets its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(1))
+        self.register_load_state_dict_post_hook(self.forget)
+
+    @staticmethod
+    def forget(module, _):
+        module.offset.fill_(7)
+
+    def forward(self, x):
+        return x + self.offset
+
+
 WRONG = {check for _, check, _ in BROKEN.values()}
 
 
@@ -263,9 +281,11 @@ class Remembering(torch.nn.Module):
 
 
 def test_every_check_can_fail():
-    assert {*testing.CHECKS} - WRONG == {testing.check_functional_call}
+    assert {*testing.CHECKS} - WRONG == {testing.check_functional_call, testing.check_safetensors}
     with pytest.raises(AssertionError, match="Remembering fails functional_call, as it is"):
         testing.check_functional_call(Remembering())
+    with pytest.raises(AssertionError, match="Adding fails safetensors, as it is"):
+        testing.check_safetensors(Adding())
 
 
 @pytest.mark.parametrize(("spec", "check", "message"), BROKEN.values(), ids=BROKEN.keys())

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from selected import NAMES
 
@@ -14,12 +12,3 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("atlas") / "site"
     assert build(folder, NAMES) == folder / "index.html"
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield opened
-        opened.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from selected import NAMES
@@ -94,9 +96,17 @@ def test_a_slider_moves_the_curve_and_reset_brings_it_back(browser, site):
     assert curve(page, 1) != slope
     assert read_out(page)["f(x)"] == pytest.approx(1.5 * torch.sigmoid(torch.tensor(2.5 * 1.5)).item(), abs=1e-4)
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("document.querySelector('input[type=number][data-param=beta]').value == '1'")
+    until(lambda: page.locator("input[type=number][data-param=beta]").input_value() == "1")
     assert curve(page) == before
     assert complaints == []
+
+
+def until(condition):
+    """Wait for what a click brings about; the page allows no script of the driver's that waits inside it."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def read_out(page):
@@ -182,7 +192,7 @@ def test_filters_narrow_the_index_and_stay_in_the_address(browser, site):
     assert again.locator("#cards > li:not(.head):visible").count() == 1
     assert again.locator("select[name=family]").input_value() == "rectifier"
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function(f"document.getElementById('count').textContent === '{len(NAMES)} of {len(NAMES)}'")
+    until(lambda: page.locator("#count").inner_text() == f"{len(NAMES)} of {len(NAMES)}")
     page.locator("select[name=sort]").select_option("name")
     assert shown() == sorted(NAMES)
     page.locator("input[name=q]").fill("no such thing")
@@ -193,7 +203,7 @@ def test_filters_narrow_the_index_and_stay_in_the_address(browser, site):
 def test_copying(browser, site):
     page, complaints, _ = open_page(browser, site / "activations/gelu.html")
     page.locator("button[data-copy=snippet]").click()
-    page.wait_for_function("document.querySelector('[data-copy=snippet]').textContent !== 'Copy'")
+    until(lambda: page.locator("[data-copy=snippet]").inner_text() != "Copy")
     assert complaints == []
 
 

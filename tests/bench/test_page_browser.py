@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 
 import pytest
 from fabricate import HOSTILE, Plan, fabricate
@@ -13,15 +12,6 @@ from softknee._bench.study import Study
 
 pytestmark = pytest.mark.browser
 SIZES = {"wide": {"width": 1100, "height": 900}, "narrow": {"width": 380, "height": 800}}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["one condition", "four conditions"])

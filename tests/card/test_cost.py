@@ -25,7 +25,7 @@ def test_one_entry_for_each_engine_that_can():
         ("gelu", "table", "table"),
     ]
     assert all(entry.forward > 0 and entry.both > 0 and entry.milliseconds > 0 for entry in found)
-    assert {entry.saved_bytes for entry in found} == {4.0}
+    assert {entry.saved_bytes for entry in found if entry.engine != "eager"} == {4.0}
 
 
 def test_saved_memory_is_that_of_distinct_tensors():
