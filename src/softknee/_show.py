@@ -112,7 +112,7 @@ def describe(text: str) -> Description:
 def _derivative(spec: Spec) -> str:
     """Return the derivative as text, where it is short enough to be read."""
     try:
-        text = str(parse(spec.surrogate or spec.formula, FUNCTIONS).derivative("x"))
+        text = str(parse(spec.surrogate or spec.formula, FUNCTIONS).simplify().derivative("x"))
     except ExpressionError:
         return ""
     return text if len(text) <= LONGEST_DERIVATIVE else ""
