@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softknee._bench.study import Study
     from softknee._card.cost import Cost, cost
     from softknee._card.propagation import gain, moments
+    from softknee._card.recognise import recognise
     from softknee._card.source import source
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
     from softknee._design import Design, design
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._spec import Param, Promises, Spec
+    from softknee.nn.formula import expression
     from softknee.nn.groups import parameter_groups
     from softknee.nn.reach import calibrate_reach
 
@@ -43,6 +45,7 @@ _HOMES = {
     "create": "softknee._catalogue",
     "design": "softknee._design",
     "engine": "softknee._engine.select",
+    "expression": "softknee.nn.formula",
     "families": "softknee._catalogue",
     "gain": "softknee._card.propagation",
     "get": "softknee._catalogue",
@@ -50,6 +53,7 @@ _HOMES = {
     "list": "softknee._catalogue",
     "moments": "softknee._card.propagation",
     "parameter_groups": "softknee.nn.groups",
+    "recognise": "softknee._card.recognise",
     "source": "softknee._card.source",
 }
 _NAMESPACES = ("functional", "nn", "testing")
@@ -72,6 +76,7 @@ __all__ = [
     "create",
     "design",
     "engine",
+    "expression",
     "families",
     "functional",
     "gain",
@@ -81,6 +86,7 @@ __all__ = [
     "moments",
     "nn",
     "parameter_groups",
+    "recognise",
     "source",
     "testing",
 ]

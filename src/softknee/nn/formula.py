@@ -80,6 +80,21 @@ OPTIONS = (
 RESERVED = frozenset({*dir(nn.Module()), *dir(Elementwise), *OPTIONS})
 
 
+def expression(text: str) -> Expression:
+    """Read a formula in `x`, which may call the functions of the catalogue.
+
+    Args:
+        text: In the expression language.
+
+    Returns:
+        A tree that can be evaluated, printed, simplified and differentiated.
+
+    Raises:
+        ExpressionError: The text is no formula; the message shows the place.
+    """
+    return parse(text, FUNCTIONS)
+
+
 def formula_spec(text: str, values: Collection[str]) -> Spec:
     """Return the spec of a formula, every name in it other than `x` a trainable parameter.
 
@@ -94,24 +109,24 @@ def formula_spec(text: str, values: Collection[str]) -> Spec:
         ExpressionError: The text is no formula.
         OptionError: A name in the formula has no value, or modules use it otherwise, or it is a vector.
     """
-    expression: Expression = parse(text, FUNCTIONS)
-    if vectors_of(expression.root):
-        raise OptionError(f"{str(expression)!r} sums over vector parameters; those of a formula are single numbers")
-    taken = [name for name in expression.parameters if name in RESERVED]
+    tree = expression(text)
+    if vectors_of(tree.root):
+        raise OptionError(f"{str(tree)!r} sums over vector parameters; those of a formula are single numbers")
+    taken = [name for name in tree.parameters if name in RESERVED]
     if taken:
         raise OptionError(f"{taken[0]!r} cannot name a parameter, for every module has it already; choose another name")
-    missing = [name for name in expression.parameters if name not in values]
+    missing = [name for name in tree.parameters if name not in values]
     if missing:
         raise OptionError(
-            f"{missing[0]!r} in {str(expression)!r} is neither x nor a function; give its starting value as an option"
+            f"{missing[0]!r} in {str(tree)!r} is neither x nor a function; give its starting value as an option"
         )
     return Spec(
-        name=str(expression),
+        name=str(tree),
         title="Formula",
         family="formula",
-        function=expression,
-        formula=str(expression),
-        parameters=tuple(Param(name=name, trainable=True) for name in expression.parameters),
+        function=tree,
+        formula=str(tree),
+        parameters=tuple(Param(name=name, trainable=True) for name in tree.parameters),
         promises=Promises(),
         source="formula",
     )
