@@ -198,3 +198,10 @@ def test_auto_is_right_on_images(case):
 def test_no_table_stands_for_a_function_with_another_one_s_gradient():
     module = nn.SUGAR(engine="table")
     assert module.engine == "fused"
+
+
+def test_formulas_of_very_many_terms_are_evaluated_as_they_are_written():
+    module = nn.STAF(terms=100, generator=torch.Generator().manual_seed(0))
+    x = torch.linspace(-1, 1, 2 * LARGE)
+    assert module.engine == "eager"
+    assert torch.equal(module(x), module.spec.function(x, *module._values()))

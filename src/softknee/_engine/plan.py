@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Value = Tensor | float
 
 
+# Entries of vectors up to which a formula is traced; more take minutes to trace and to compile.
+MOST_ENTRIES = 256
 # Tensors that are plain memory.
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -101,7 +103,12 @@ class Plan:
 
     @cached_property
     def price(self) -> int | None:
-        """Vector instructions for an element, forward and backward; None where the formula is no arithmetic on one."""
+        """Vector instructions for an element, forward and backward; None where the formula is no arithmetic on one.
+
+        Nor is there one where the formula has very many terms; it is then evaluated as it is written.
+        """
+        if sum(length or 0 for length in self.lengths) > MOST_ENTRIES:
+            return None
         try:
             value, gradient = self.formula.value, self.formula.gradient
         except NotPointwise:
