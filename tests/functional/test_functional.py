@@ -152,3 +152,11 @@ def test_staf_by_its_theorem_has_unit_variance():
         functional.staf(x, **spec.initializations["theorem"](64, generator)).square().mean() for _ in range(200)
     ]
     assert torch.stack(variances).mean().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
+def test_functions_are_found_by_name(spec):
+    """A file that bore the name of a function would hide it."""
+    assert getattr(functional, spec.function.__name__) is spec.function
+    assert spec.function.__name__ == spec.name
+    assert spec.function.__doc__

@@ -1,4 +1,4 @@
-"""Activations as pure functions, one file a family, each with its spec beside it."""
+"""Activations as pure functions, each with its spec beside it; a family fills one file or several."""
 
 from __future__ import annotations
 
