@@ -1,4 +1,7 @@
-"""A formula as a tree of known operations."""
+"""A formula as a tree of known operations.
+
+What prints, simplifies and differentiates a tree is imported at its first use: most programs never do.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softknee._expression.derivative import derivative
 from softknee._expression.evaluate import evaluate, symbolic
 from softknee._expression.nodes import (
     COUNTERS,
@@ -22,11 +24,6 @@ from softknee._expression.nodes import (
     names_of,
     vectors_of,
 )
-from softknee._expression.print_javascript import javascript_source
-from softknee._expression.print_latex import latex
-from softknee._expression.print_module import expression_module
-from softknee._expression.print_python import python_source
-from softknee._expression.simplify import simplified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,6 +100,8 @@ class Expression:
 
     def simplify(self) -> Expression:
         """Return a shorter formula for the same function; it has the parameters that still matter."""
+        from softknee._expression.simplify import simplified
+
         return Expression.of(simplified(self.root))
 
     def derivative(self, name: str = VARIABLE) -> Expression:
@@ -118,10 +117,14 @@ class Expression:
         Raises:
             ExpressionError: The name is that of a vector, or is inside `largest`.
         """
+        from softknee._expression.derivative import derivative
+
         return Expression.of(derivative(self.root, name))
 
     def to_latex(self) -> str:
         """Return the formula as LaTeX for maths mode."""
+        from softknee._expression.print_latex import latex
+
         return latex(self.root)
 
     def to_python(self, name: str = "f") -> str:
@@ -137,6 +140,8 @@ class Expression:
         Raises:
             UsageError: Functions cannot have this name.
         """
+        from softknee._expression.print_python import python_source
+
         return python_source(self.root, self.parameters, name)
 
     def to_module_source(self, name: str = "Activation", **values: float | Sequence[float]) -> str:
@@ -152,6 +157,8 @@ class Expression:
         Raises:
             UsageError: The name is none, or a value belongs to no parameter.
         """
+        from softknee._expression.print_module import expression_module
+
         return expression_module(self.root, self.parameters, name, values)
 
     def to_javascript(self, name: str = "f") -> str:
@@ -166,4 +173,6 @@ class Expression:
         Raises:
             UsageError: Functions cannot have this name.
         """
+        from softknee._expression.print_javascript import javascript_source
+
         return javascript_source(self.root, self.parameters, name)
