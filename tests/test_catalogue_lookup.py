@@ -11,6 +11,7 @@ import softknee
 from softknee._catalogue import CATALOGUE, Choice, cite, create, families, get, list, parse_choice  # noqa: A004
 from softknee._errors import ExpressionError, OptionError, UnknownActivation, UsageError
 from softknee._expression.parse import parse
+from softknee.nn.options import can_be_trained
 
 # Sources of what is no entry of the catalogue.
 OTHER_SOURCES = {"formula"}
@@ -93,12 +94,14 @@ def choices(draw):
         if param.not_below:
             pair = sorted(draw(values_of(param)) for _ in range(2))
             options |= dict(zip((param.not_below, param.name), pair, strict=True))
-    if spec.parameters and draw(st.booleans()):
+    trained = any(map(can_be_trained, spec.parameters))
+    if trained and draw(st.booleans()):
         options["trainable"] = draw(st.booleans())
-    if spec.parameters and draw(st.booleans()):
+    if trained and draw(st.booleans()):
         options["per_channel"] = draw(st.one_of(st.just(True), st.integers(1, 9)))
     if spec.initializations and draw(st.booleans()):
-        options["terms"] = draw(st.integers(spec.fewest_terms, 9))
+        # No Hermite polynomial of the catalogue has a higher degree.
+        options["terms"] = draw(st.integers(spec.fewest_terms, 7))
         options["initialization"] = draw(st.sampled_from(sorted(spec.initializations)))
     return Choice(spec.name, tuple(sorted(options.items())))
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from softknee import nn
 from softknee._collisions import COLLISIONS
-from softknee._errors import AmbiguousActivation, OptionError, UnknownActivation, UsageError, did_you_mean
+from softknee._errors import AmbiguousActivation, OptionError, UnknownActivation, UsageError
 from softknee.functional import SPECS as CATALOGUE
 from softknee.nn.formula import FUNCTIONS, formula_spec
-from softknee.nn.options import check_options
+from softknee.nn.options import check_options, unknown
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from softknee.nn.elementwise import Elementwise
 
 _BY_NAME = {name: spec for spec in CATALOGUE for name in (spec.name, *spec.aliases)}
+# What formulas may call that is no activation.
+_CALLED = frozenset(FUNCTIONS) - frozenset(_BY_NAME)
 _FLAGS = {"true": True, "false": False}
 _PER_SITE = "per_channel"
 _GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
@@ -41,12 +44,18 @@ def get(name: str) -> Spec:
         UnknownActivation: There is none of that name; the message suggests close matches.
         AmbiguousActivation: Several functions go by that name, and none more than the others.
     """
+    if not isinstance(name, str):
+        raise UnknownActivation(f"an activation is named by a text, as in 'gelu'; got {excerpt(name)}")
     if name in COLLISIONS and name not in _BY_NAME:
-        choices = "; ".join(f"{meaning.activation} is {meaning.text}" for meaning in COLLISIONS[name])
+        choices = "; ".join(
+            f"{meaning.activation} is {meaning.text}"
+            if meaning.activation
+            else f"{meaning.text} is not in the catalogue"
+            for meaning in COLLISIONS[name]
+        )
         raise AmbiguousActivation(f"{name!r} stands for several functions; say which: {choices}")
     if name not in _BY_NAME:
-        hint = did_you_mean(name, _BY_NAME)
-        raise UnknownActivation(f"no activation named {name!r}{hint or ';'} `softknee list` shows all {len(CATALOGUE)}")
+        raise UnknownActivation(unknown(name, _BY_NAME, len(CATALOGUE)))
     return _BY_NAME[name]
 
 
@@ -62,7 +71,7 @@ def list(family: str | None = None) -> tuple[str, ...]:  # noqa: A001 (its publi
         UsageError: There is no such family.
     """
     if family is not None and family not in families():
-        raise UsageError(f"family must be one of {', '.join(families())}, got {family!r}")
+        raise UsageError(f"family must be one of {', '.join(families())}, got {excerpt(family)}")
     return tuple(spec.name for spec in CATALOGUE if family in {None, spec.family})
 
 
@@ -82,6 +91,14 @@ def create(activation: str, **options: Any) -> Activation:
         ExpressionError: The text is no formula.
         OptionError: An option is unknown, missing or out of range.
     """
+    if not isinstance(activation, str):
+        raise UnknownActivation(
+            f"an activation is a name or a formula, as in 'gelu' or 'x * sigmoid(x)'; got {excerpt(activation)}"
+        )
+    # They would meet the arguments of these names of the classes.
+    for name in ("self", "text"):
+        if name in options:
+            raise OptionError(f"{excerpt(activation)} has no parameter {name!r}")
     if _is_name(activation):
         spec = get(activation)
         if spec.kind == "contextual" and "channels" not in options:
@@ -193,9 +210,11 @@ def parse_choice(text: str) -> Choice:
         ExpressionError: The text is no formula.
         OptionError: An option is unknown, has a bad value or is missing.
     """
+    if not isinstance(text, str):
+        raise OptionError(f"an activation is a name, name[options] or a formula in x, got {excerpt(text)}")
     parts = _CHOICE.fullmatch(text.strip())
     if parts is None or not parts["what"].strip():
-        raise OptionError(f"{text!r} names no activation; write a name, name[options] or a formula in x")
+        raise OptionError(f"{excerpt(text)} names no activation; write a name, name[options] or a formula in x")
     options = _read_options(text, parts["options"] or "")
     values = {name: value for name, value in options.items() if name not in _GENERAL}
     what = parts["what"].strip()
@@ -212,7 +231,7 @@ def _read_options(text: str, items: str) -> dict[str, Any]:
     for item in filter(str.strip, items.split(",")):
         name, value = _read_option(text, item)
         if name in options:
-            raise OptionError(f"option {name!r} of {text!r} is given twice; keep one")
+            raise OptionError(f"option {excerpt(name)} of {excerpt(text)} is given twice; keep one")
         options[name] = value
     return options
 
@@ -229,8 +248,8 @@ def _read_option(text: str, item: str) -> tuple[str, bool | int | float | str]:
         return name, value
     try:
         return name, int(value) if name in {"terms", _PER_SITE} else float(value)
-    except ValueError:
-        raise OptionError(f"option {item.strip()!r} of {text!r} is not of the form name=number") from None
+    except (ValueError, OverflowError):
+        raise OptionError(f"option {excerpt(item.strip())} of {excerpt(text)} is not of the form name=number") from None
 
 
 def _option_text(option: tuple[str, bool | int | float | str]) -> str:
@@ -247,4 +266,4 @@ def _number_text(value: float) -> str:
 
 
 def _is_name(text: str) -> bool:
-    return text.isidentifier() and text != "x" and text not in set(FUNCTIONS) - set(_BY_NAME)
+    return text.isidentifier() and text != "x" and text not in _CALLED

@@ -48,9 +48,13 @@ COLLISIONS: Mapping[str, tuple[Meaning, ...]] = MappingProxyType(
         ),
         "drelu": (
             Meaning("displaced ReLU: max(x, -delta) (Macedo et al. 2019)", "displaced_relu"),
-            Meaning("dual parametric ReLU (Balaji et al. 2019)", "dprelu"),
+            Meaning("dual ReLU: max(0, a) - max(0, b) of two inputs (Godin et al. 2017)"),
             Meaning("dynamic ReLU (Chen et al. 2020)", "dynamic_relu"),
             Meaning("both halves of a gated pair rectified: max(0, a) max(0, b) (Song et al. 2024)", "dreglu"),
+        ),
+        "delu": (
+            Meaning("x sigmoid(x) left of 0, (n + 1/2) x + |exp(-x) - 1| right of it (Pishchik 2023)", "delu"),
+            Meaning("dampened ELU: x exp(-a exp(-b x))"),
         ),
         "eswish": (
             Meaning("E-Swish: beta x sigmoid(x) (Alcaide 2018)", "eswish"),

@@ -16,6 +16,7 @@ from softknee._expression.parse import parse
 from softknee._report.files import write_atomic
 from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.standalone import standalone_svg
+from softknee._report.table import choices
 from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def describe(text: str) -> Description:
         "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family}, {KINDS[spec.kind]})",
         "formula": spec.formula,
         **measured,
+        "starts": choices(spec.initializations) if spec.initializations else "",
         "also called": ", ".join(spec.aliases),
         "kinks": ", ".join(spec.kinks),
         "note": spec.note,

@@ -31,6 +31,9 @@ class Param:
         not_below: Name of another parameter, which this one must not start below.
         integer: Whether it is a whole number, such as the size of a group.
         fixed: Whether it cannot be trained, because the function has no derivative by it.
+        free_from: Smallest number of entries of a vector whose length is its own (the degree of a denominator, say); 0
+            where it goes with those of the others.
+        shorter_than: Name of another vector, which must have more entries.
         given: Whether the module computes it from its input instead of storing it: the value half of a gated pair, a
             slope that a small network predicts.
     """
@@ -45,6 +48,8 @@ class Param:
     not_below: str = ""
     integer: bool = False
     fixed: bool = False
+    free_from: int = 0
+    shorter_than: str = ""
     given: bool = False
 
 
@@ -123,6 +128,7 @@ class Spec:
         terms: Default number of terms: the length of vector parameters, or the degree of a rational function; 0 where
             it must be given.
         fewest_terms: Smallest number of terms.
+        most_terms: Largest number of terms, where there is one.
         channelwise: Whether the function depends on the channel an element is in.
     """
 
@@ -150,4 +156,5 @@ class Spec:
     initializations: Mapping[str, Initialization] = field(default_factory=lambda: MappingProxyType({}))
     terms: int = 0
     fewest_terms: int = 1
+    most_terms: int | None = None
     channelwise: bool = False

@@ -35,10 +35,10 @@ MODULES = [
     lambda: nn.LinearMix(("gelu", OWN), trainable=("gelu_weight",)),
     lambda: nn.ConvexMix(["prelu", "prelu", "mish"], per_channel=6),
     lambda: nn.AffineMix(["relu", formula_spec("x * tanh(x) + gelu(x)", ())]),
-    lambda: nn.Taaf("swish", alpha=2.0, trainable=False),
+    lambda: nn.TAAF("swish", alpha=2.0, trainable=False),
     lambda: nn.Blend("relu", "silu", 0.25),
     lambda: nn.Blend("relu", "silu", torch.tensor(0.25)),
-    lambda: nn.Taaf("linear_mix"),
+    lambda: nn.TAAF("linear_mix"),
 ]
 
 
@@ -69,7 +69,7 @@ def test_compile_and_vmap(make):
 
 
 def test_the_catalogues_entries_are_the_classes():
-    for name, cls in (("linear_mix", nn.LinearMix), ("blend", nn.Blend), ("taaf", nn.Taaf)):
+    for name, cls in (("linear_mix", nn.LinearMix), ("blend", nn.Blend), ("taaf", nn.TAAF)):
         module = create(name)
         assert type(module) is cls
         assert module.spec is get(name)
@@ -92,8 +92,8 @@ def test_candidates_keep_their_parameters():
 
 
 def test_a_wrapper_starts_as_its_base():
-    assert torch.allclose(nn.Taaf("gelu")(X), F.gelu(X), atol=1e-6)
-    module = nn.Taaf("relu", alpha=2.0, beta=-1.0, gamma=0.5, delta=1.0)
+    assert torch.allclose(nn.TAAF("gelu")(X), F.gelu(X), atol=1e-6)
+    module = nn.TAAF("relu", alpha=2.0, beta=-1.0, gamma=0.5, delta=1.0)
     assert torch.allclose(module(X), 2 * (0.5 - X).relu() + 1)
 
 
@@ -134,7 +134,7 @@ def test_large_tensors_go_to_kernels():
 
 def test_representations_name_the_candidates():
     assert repr(nn.Blend("relu", "silu", 0.25)) == "Blend((relu, silu), t=0.25, engine=fused)"
-    assert repr(nn.Taaf(trainable=False)) == "Taaf((tanh), alpha=1, beta=1, gamma=0, delta=0, engine=fused)"
+    assert repr(nn.TAAF(trainable=False)) == "TAAF((tanh), alpha=1, beta=1, gamma=0, delta=0, engine=fused)"
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_representations_name_the_candidates():
         (lambda: nn.LinearMix(["relu"], tanh_weight=1.0), OptionError, "linear_mix has no parameter 'tanh_weight'"),
         (lambda: nn.LinearMix([]), UsageError, "linear_mix is made of other functions; name at least one"),
         (lambda: nn.ConvexMix(["relu", "staf"]), UsageError, "staf cannot be part of convex_mix: it has vector"),
-        (lambda: nn.Taaf("rrelu"), UsageError, "rrelu cannot be part of taaf: it is random in training"),
+        (lambda: nn.TAAF("rrelu"), UsageError, "rrelu cannot be part of taaf: it is random in training"),
         (lambda: nn.Blend(t=1.5), OptionError, "t of blend must be at least 0 and at most 1, got 1.5"),
-        (lambda: nn.Taaf("celu", celu_alpha=0.0), OptionError, "celu_alpha of taaf must be above 0, got 0"),
+        (lambda: nn.TAAF("celu", celu_alpha=0.0), OptionError, "celu_alpha of taaf must be above 0, got 0"),
     ],
 )
 def test_bad_options_are_refused(make, error, message):

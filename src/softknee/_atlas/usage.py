@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._atlas.claims import figure
 from softknee._atlas.facts import ADAPTATIONS, CHEAP, DEAR, needs_channels
 from softknee._atlas.subject import CHANNELS
-from softknee._report.table import listed, plural
+from softknee._report.table import choices, listed, plural
 from softknee.nn.options import stored
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def facts_text(entry: Entry) -> list[tuple[str, str]]:
     facts = [
         ("Adapts", f"{entry.adaptation}: {ADAPTATIONS[entry.adaptation]}"),
         ("Parameters", _parameters(entry)),
+        ("Starts", choices(spec.initializations) if spec.initializations else ""),
         ("Weight decay", _weight_decay(entry)),
         ("Gain", _gain(entry.gain) if entry.gain is not None else ""),
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from softknee._report.svg import Svg
 
@@ -97,6 +97,12 @@ def probability(value: float | None) -> str:
     if value is None:
         return ABSENT
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def choices(names: Iterable[str]) -> str:
+    """Return the names that an option takes, the first of which is its default."""
+    first, *others = names
+    return ", ".join([f"{first} (default)", *others]) if others else first
 
 
 def listed(names: Sequence[str]) -> str:

@@ -55,6 +55,26 @@ def not_negative(x: Tensor, dim: int, name: str) -> int:
     return dim % x.dim()
 
 
+def filled(x: Tensor, dim: int, name: str) -> int:
+    """Return a dimension counted from the front, which must have entries.
+
+    Args:
+        x: The input.
+        dim: The dimension.
+        name: Of the function, for the message.
+
+    Returns:
+        The same dimension.
+
+    Raises:
+        UsageError: There is none of that number, or it is empty.
+    """
+    dim = not_negative(x, dim, name)
+    if x.shape[dim] == 0:
+        raise UsageError(f"{name} needs entries in dimension {dim}, got an input of shape {tuple(x.shape)}")
+    return dim
+
+
 def along(vector: Any, x: Tensor, dim: int) -> Any:
     """Return a vector lying along a dimension of another tensor; numbers and single ones as they are."""
     return vector.view(-1, *[1] * (x.dim() - 1 - dim)) if isinstance(vector, torch.Tensor) and vector.dim() else vector

@@ -232,7 +232,7 @@ SPECS = (
             upper_bound=30.0,
         ),
         source="gemma2024gemma2",
-        note="There the cap is 30 for the final logits, which is the default here, and 50 for attention.",
+        note="In Gemma 2 the cap is 30 for the final logits, the default here, and 50 for attention.",
         users="Gemma 2 (logits and attention scores)",
         aliases=("soft_cap",),
     ),

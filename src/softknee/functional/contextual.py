@@ -177,8 +177,8 @@ SPECS = (
         promises=Promises(smooth=True, zero_at_zero=True, vmap=False),
         source="ma2021acon",
         note="The authors' code has batch normalization in the network, which fails in training with a single sample;"
-        " here it is an option. It draws p1 and p2 from a normal distribution; initialization='swish' starts them at 1"
-        " and 0.",
+        " here it is an option. As in that code, p1 and p2 are drawn from a normal distribution;"
+        " `initialization='swish'` starts them at 1 and 0, as the curve here has it.",
     ),
     Spec(
         name="atac",

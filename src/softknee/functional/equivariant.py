@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._groups import grouped, largest, not_negative
+from softknee.functional._groups import filled, grouped, largest
 from softknee.functional._precision import widening
 
 
@@ -50,7 +50,7 @@ def squash(x: Tensor, *, dim: int = -1) -> Tensor:
     Returns:
         Same shape and dtype as `x`; the derivative at 0 is 0.
     """
-    length, _ = _length(x, not_negative(x, dim, "squash"))
+    length, _ = _length(x, filled(x, dim, "squash"))
     # The factor t / (1 + t^2) is the same for a length t and for 1 / t, whose square does not overflow.
     long = length > 1
     t = torch.where(long, 1 / torch.where(long, length, 1.0), length)
@@ -97,8 +97,8 @@ SPECS = (
         source="worrall2017harmonic",
         note="Equivariant: f(R z) = R f(z) for every rotation or reflection R of a group's entries, so where the layer"
         " in front turns its features with its input, this does too. With groups of two it is modReLU of complex"
-        " numbers. It starts as the identity; a bias below 0 makes short vectors 0, one above 0 makes it jump at 0. One"
-        " bias for all groups is ours; the sources have one for each.",
+        " numbers (Arjovsky et al. 2016, arXiv 1511.06464). It starts as the identity; a bias below 0 makes short"
+        " vectors 0, one above 0 makes it jump at 0. One bias for all groups is ours; the sources have one for each.",
     ),
     Spec(
         name="squash",

@@ -200,7 +200,6 @@ SPECS = (
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0, lower_bound=-1.0),
         source="clevert2016elu",
         kinks=("0",),
-        aliases=("chapter_telu",),
     ),
     Spec(
         name="celu",
@@ -259,5 +258,6 @@ SPECS = (
         parameters=(Param(name="alpha", default=0.0, trainable=True),),
         promises=Promises(monotonic=True, smooth=True, odd=True, zero_at_zero=True, lipschitz=1.0),
         source="godfrey2015softexponential",
+        note="The start at 0, the identity, is ours.",
     ),
 )

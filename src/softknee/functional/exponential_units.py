@@ -278,8 +278,8 @@ SPECS = (
         promises=Promises(zero_at_zero=True, lipschitz=1.0, lower_bound=-0.27846455),
         source="madhu2023nipuna",
         note="The formula is that of two independent implementations and of the paper's description, a combination of "
-        "ReLU and Swish; the paper itself was not at hand. The chapter prints another function, with a softplus, that "
-        "jumps at 0. That beta is one trained number starting at 1 is our reading.",
+        "ReLU and Swish; the paper itself was not at hand. A book chapter prints another function, with a softplus, "
+        "that jumps at 0. That beta is one trained number starting at 1 is our reading.",
         kinks=("0",),
     ),
 )

@@ -79,7 +79,8 @@ def lalu(x: Tensor) -> Tensor:
 def pflu(x: Tensor) -> Tensor:
     r"""Power function linear unit, $\tfrac x2 \bigl(1 + x / \sqrt{1 + x^2}\bigr)$.
 
-    Its gate is a distribution function of Student's with two degrees of freedom. Half precision is computed in float32.
+    Its gate is the distribution function of Student's t with two degrees of freedom, at $\sqrt2\,x$. Half precision is
+    computed in float32.
 
     Args:
         x: Any shape, any floating dtype.
@@ -253,6 +254,7 @@ SPECS = (
         formula="x * (1 + x / sqrt(1 + x**2)) / 2",
         promises=Promises(smooth=True, zero_at_zero=True, lipschitz=1.0443311, lower_bound=-0.15014156),
         source="zhu2021pflu",
+        note="The gate is the distribution function of Student's t with two degrees of freedom, at sqrt(2) x.",
     ),
     Spec(
         name="fpflu",

@@ -184,8 +184,9 @@ SPECS = (
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0, lower_bound=0.0),
         source="tavakoli2021splash",
         note=(
-            "Starts as ReLU. The hinges are those of the paper for batch-normalized inputs; it takes them from data and"
-            " does not train them. Any beyond the fourth are ours."
+            "Starts as ReLU. The hinges are the values that the paper is cited for, with batch-normalized inputs; we"
+            " did not check them against it. It takes hinges from data and does not train them. Any beyond the fourth"
+            " are ours."
         ),
         knots=splash_knots,
         initializations=MappingProxyType({"relu": initialize_relu}),

@@ -50,7 +50,7 @@ _AFFINE = {
 }
 _TAAF = {
     "name": "taaf",
-    "title": "Taaf",
+    "title": "TAAF",
     "source": "kunc2021taaf",
     "note": (
         "A wrapper for any function, which starts as that function; tanh is the default here, and others are given to"

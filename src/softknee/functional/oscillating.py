@@ -98,7 +98,6 @@ SPECS = (
         parameters=(Param(name="a", default=1.0, trainable=True),),
         promises=Promises(monotonic=True, smooth=True, zero_at_zero=True, lipschitz=2.0),
         source="ziyin2020snake",
-        users="BigVGAN (as SnakeBeta)",
     ),
     Spec(
         name="staf",
@@ -113,6 +112,10 @@ SPECS = (
         ),
         promises=Promises(smooth=True),
         source="morsali2025staf",
+        note="By default drawn as the paper's theorem of unit variance asks: amplitudes are signed square roots of "
+        "draws from Laplace(0, 2 / terms). `initialization='code'` is the start of the authors' code, with the scale "
+        "1 / (2 terms). In both, frequencies reach 30. `initialization='normal'` draws all three from a standard "
+        "normal, as one book chapter has it.",
         initializations=MappingProxyType(
             {"theorem": initialize_by_theorem, "code": initialize_by_code, "normal": initialize_normal}
         ),

@@ -169,7 +169,6 @@ SPECS = (
         formula="sqrt(x**2)",
         promises=Promises(even=True, zero_at_zero=True, lipschitz=1.0, lower_bound=0.0),
         source="jarrett2009multistage",
-        note="As an activation it is also called absolute value rectification and vReLU.",
         kinks=("0",),
         aliases=("absolute", "vrelu"),
     ),
@@ -238,7 +237,8 @@ SPECS = (
         ),
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0, lower_bound=0.0),
         source="pishchik2023trainable",
-        note="With `alpha = 1` it is the flexible ReLU.",
+        note="With `alpha = 1` it is the flexible ReLU. The author's code starts beta at 1; the start at 0, which "
+        "makes it the ReLU, is ours.",
         kinks=("0",),
     ),
     Spec(

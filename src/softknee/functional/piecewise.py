@@ -243,7 +243,8 @@ SPECS = (
         note=(
             "Starts as ReLU. The paper then sets the ends to the mean of the inputs plus and minus three standard"
             " deviations, seen in a first phase of training; the defaults are those of standardized inputs. Give the"
-            " values together with other ends, for they start as those of ReLU at the default ones."
+            " values together with other ends, for they start as those of ReLU at the default ones. Training may make"
+            " the ends cross; values stay finite."
         ),
         kinks=tuple(f"left + (right - left) * {k} / {PWLU_INTERVALS}" for k in range(PWLU_INTERVALS + 1)),
         initializations=MappingProxyType({"relu": initialize_relu}),

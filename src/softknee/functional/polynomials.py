@@ -208,6 +208,7 @@ SPECS = (
         ),
         initializations=MappingProxyType({"balanced": balanced_hermite}),
         terms=3,
+        most_terms=MOST_HERMITE,
     ),
     Spec(
         name="chebyshev",

@@ -97,7 +97,8 @@ SPECS = (
         source="li2024fastkan",
         note=(
             "Vanishes a few spacings outside [-2, 2], gradient included: its layers normalize their inputs first. They"
-            " also add a SiLU of the input with weights of its own, which is no part of this function."
+            " also add a SiLU of the input with weights of its own, which is no part of this function. The"
+            " coefficients are drawn from N(0, 0.1^2)."
         ),
         aliases=("fastkan",),
         initializations=MappingProxyType({"normal": initialize_small}),

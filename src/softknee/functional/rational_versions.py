@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -214,10 +215,8 @@ def zeros_of_hermite(length: int) -> tuple[float, ...]:
     return tuple(sorted({float(zero) for n in degrees for zero in np.polynomial.hermite_e.hermegauss(n)[0]}))
 
 
-_VECTORS = (
-    Param(name="numerator", trainable=True, vector=True),
-    Param(name="denominator", trainable=True, vector=True),
-)
+_NUMERATOR = Param(name="numerator", trainable=True, vector=True, free_from=2)
+_DENOMINATOR = Param(name="denominator", trainable=True, vector=True, free_from=1)
 
 SPECS = (
     Spec(
@@ -226,7 +225,7 @@ SPECS = (
         family="rational",
         function=rational_b,
         formula="sum(numerator * x**index) / (1 + abs(sum(denominator * x**(index + 1))))",
-        parameters=_VECTORS,
+        parameters=(_NUMERATOR, _DENOMINATOR),
         promises=Promises(lipschitz=1.069231),
         source="molina2020pau",
         note=(
@@ -247,7 +246,7 @@ SPECS = (
         family="rational",
         function=rational_c,
         formula="sum(numerator * x**index) / (0.1 + abs(sum(denominator * x**index)))",
-        parameters=_VECTORS,
+        parameters=(_NUMERATOR, _DENOMINATOR),
         promises=Promises(smooth=True, lipschitz=1.069231),
         source="molina2020pau",
         note=(
@@ -266,7 +265,7 @@ SPECS = (
         family="rational",
         function=rational_n,
         formula="sum(numerator * x**index) / (1 + sum(denominator * x**(index + 1)))",
-        parameters=_VECTORS,
+        parameters=(_NUMERATOR, _DENOMINATOR),
         promises=Promises(smooth=True, lipschitz=1.069231),
         source="molina2020pau",
         note=(
@@ -284,7 +283,7 @@ SPECS = (
         family="rational",
         function=rational_32,
         formula="sum(numerator * x**index) / sum(denominator * x**index)",
-        parameters=_VECTORS,
+        parameters=(replace(_NUMERATOR, free_from=0), replace(_DENOMINATOR, free_from=0)),
         promises=Promises(smooth=True, lipschitz=1.149542),
         source="boulle2020rational",
         note=(
@@ -301,7 +300,7 @@ SPECS = (
         family="rational",
         function=opau,
         formula=(f"sum(numerator * {by_index(HERMITE)}) / (1 + sum(abs(denominator * {by_index(HERMITE[1:])})))"),
-        parameters=_VECTORS,
+        parameters=(_NUMERATOR, replace(_DENOMINATOR, shorter_than="numerator")),
         source="biswas2021opau",
         note=(
             "The basis is one of six in the paper, which found Hermite polynomials best and starts from a fit to leaky"
@@ -312,5 +311,6 @@ SPECS = (
         initializations=MappingProxyType({target: partial(orthogonal, target) for target in ORTHOGONAL_FITS}),
         terms=ORTHOGONAL_DEGREE,
         fewest_terms=ORTHOGONAL_DEGREE,
+        most_terms=MOST_HERMITE,
     ),
 )

@@ -86,10 +86,12 @@ SPECS = (
         function=rational,
         formula="sum(numerator * x**index) / (1 + sum(abs(denominator * x**(index + 1))))",
         parameters=(
-            Param(name="numerator", trainable=True, vector=True),
-            Param(name="denominator", trainable=True, vector=True),
+            Param(name="numerator", trainable=True, vector=True, free_from=2),
+            Param(name="denominator", trainable=True, vector=True, free_from=1),
         ),
         source="molina2020pau",
+        note="By default of degrees 5 and 4, and at first the best fit to a leaky ReLU on [-3, 3]. This fit and the "
+        "others are ours.",
         kinks=("0",),
         aliases=("pau",),
         initializations=MappingProxyType({target: partial(_fitted, target) for target in FITS}),

@@ -151,6 +151,19 @@ def brelu(x: Tensor, *, channel: Tensor) -> Tensor:
     return sign * F.relu(sign * x)
 
 
+def magnitude_threshold(x: Tensor, threshold: Tensor | float = 0.5) -> Tensor:
+    r"""Magnitude threshold, $x$ for $|x| > t$, else 0; it jumps at $-t$ and $t$, where its derivative is 0.
+
+    Args:
+        x: Any shape, any floating dtype.
+        threshold: $t \ge 0$, broadcastable to `x`.
+
+    Returns:
+        Same shape and dtype as `x`.
+    """
+    return torch.where(x.abs() <= threshold, 0.0, x)
+
+
 SPECS = (
     Spec(
         name="identity",
@@ -240,6 +253,8 @@ SPECS = (
         ),
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0),
         source="jin2016srelu",
+        note="Starts as a leaky ReLU. The right threshold of 1 is ours; the paper sets it from data after a first "
+        "phase of training.",
         kinks=("left_threshold", "right_threshold"),
     ),
     Spec(
@@ -253,5 +268,20 @@ SPECS = (
         kinks=("0",),
         aliases=("bipolar_relu",),
         channelwise=True,
+    ),
+    Spec(
+        name="magnitude_threshold",
+        title="MagnitudeThreshold",
+        family="rectifier",
+        function=magnitude_threshold,
+        formula="where(abs(x) > threshold, x, 0)",
+        parameters=(Param(name="threshold", default=0.5, low=0.0, fixed=True),),
+        promises=Promises(monotonic=True, odd=True, zero_at_zero=True, idempotent=True),
+        source="liu2024teal",
+        note="TEAL puts it in front of the weights of trained language models, with a quantile of |x| in calibration "
+        "data as the threshold, for a wanted share of zeros; 0.5 is ours. Hardshrink of torch is the same function. It "
+        "has no derivative by the threshold.",
+        kinks=("-threshold", "threshold"),
+        aliases=("hardshrink",),
     ),
 )

@@ -244,6 +244,8 @@ SPECS = (
         ),
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.1, lower_bound=-1.0, upper_bound=1.0),
         source="khagi2022sgt",
+        note="The paper's constants were not seen: 0.1 and 1.1 are those of another library. The sign on the left is "
+        "our reading.",
         kinks=("0",),
         aliases=("scaled_gamma_tanh",),
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._spec import Promises, Spec
-from softknee.functional._groups import along, not_negative
+from softknee.functional._groups import along, filled
 from softknee.functional._precision import widening
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sparsemax(x: Tensor, *, dim: int = -1) -> Tensor:
     Returns:
         Same shape and dtype as `x`; an entry just at $\tau$ has the derivatives of those below.
     """
-    dim = not_negative(x, dim, "sparsemax")
+    dim = filled(x, dim, "sparsemax")
     z, ordered, rank = _prepared(x, dim)
     count = (1 + rank * ordered > ordered.cumsum(dim)).sum(dim, keepdim=True)
     member = z >= ordered.gather(dim, count - 1)
@@ -65,7 +65,7 @@ def entmax15(x: Tensor, *, dim: int = -1) -> Tensor:
     Returns:
         Same shape and dtype as `x`.
     """
-    dim = not_negative(x, dim, "entmax15")
+    dim = filled(x, dim, "entmax15")
     z, ordered, rank = _prepared(x / 2, dim)
     # The threshold if the first so many were above it: their mean less a part of their spread.
     mean = ordered.cumsum(dim) / rank

@@ -208,7 +208,8 @@ SPECS = (
         formula="sqrt(log(1 + exp(x)))",
         promises=Promises(monotonic=True, smooth=True, lipschitz=0.3190864, lower_bound=0.0),
         source="deepseek2026v4",
-        note="There it scores experts. Written as torch.sqrt of softplus, its gradients are NaN far to the left.",
+        note="DeepSeek-V4 scores its experts by it. Written as torch.sqrt of softplus, its gradients are NaN far to "
+        "the left.",
         users="DeepSeek-V4 (router)",
         aliases=("sqrtsoftplus",),
     ),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Promises, Spec
-from softknee.functional._groups import along, grouped, not_negative
+from softknee.functional._groups import along, filled, grouped, not_negative
 from softknee.functional._precision import widening
 
 # Products that ought to be whole, such as 0.29 * 100, may be a little less.
@@ -45,7 +45,7 @@ def kwta(x: Tensor, ratio: Tensor | float = 0.1, *, dim: int = -1) -> Tensor:
     Returns:
         Same shape and dtype as `x`; entries equal to the last winner stay as well.
     """
-    dim = not_negative(x, dim, "kwta")
+    dim = filled(x, dim, "kwta")
     part = ratio.detach().item() if isinstance(ratio, Tensor) else ratio
     count = max(1, math.floor(part * x.shape[dim] + ALMOST))
     last = x.detach().topk(count, dim).values.narrow(dim, count - 1, 1)

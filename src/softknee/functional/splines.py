@@ -127,6 +127,7 @@ SPECS = (
             Param(name="base", default=1.0, trainable=True),
         ),
         source="liu2024kan",
+        note="Coefficients are drawn from N(0, 0.1^2). Beyond the grid only w_b SiLU(x) is left.",
         knots=cubic_knots,
         initializations=MappingProxyType({"normal": initialize_small}),
         terms=8,

@@ -179,7 +179,7 @@ SPECS = (
         formula="max(0, x)",
         parameters=(Param(name="sigma", default=0.0, trainable=True),),
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0, lower_bound=0.0, idempotent=True),
-        source="lee2019probact",
+        source="shridhar2019probact",
         note="The paper has a fixed noise and a trained one, which its code starts at 0; that code draws noise in "
         "evaluation too, where ours takes the mean.",
         kinks=("0",),

@@ -145,8 +145,8 @@ SPECS = (
         parameters=(Param(name="alpha", default=1.67),),
         promises=Promises(monotonic=True, zero_at_zero=True, lipschitz=1.0, lower_bound=0.0),
         source="horuz2025sugar",
-        note="Evaluated it is the ReLU; units that are off go on learning, for the derivative of the B-SiLU there is "
-        "not 0, but positive near 0 and negative far below.",
+        note="In evaluation it is the ReLU; units that are off go on learning, for the derivative of the B-SiLU there "
+        "is not 0, but positive near 0 and negative far below.",
     ),
     Spec(
         name="sugar_nelu",

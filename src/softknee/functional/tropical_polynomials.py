@@ -89,6 +89,8 @@ SPECS = (
         parameters=(Param(name="coefficients", trainable=True, vector=True),),
         promises=Promises(monotonic=True, lipschitz=1.414214, lower_bound=0.35355339),
         source="khalfaoui2025polynomial",
+        note="The factor sqrt(2) / d and the start with coefficients of 1 are those of the authors' code, torchortho; "
+        "the degree of 4 is ours.",
         kinks=("0",),
         initializations=MappingProxyType({"ones": ones}),
         terms=4,
@@ -106,6 +108,8 @@ SPECS = (
             Param(name="lower_offsets", trainable=True, vector=True),
         ),
         source="khalfaoui2025polynomial",
+        note="The start, all numbers from a standard normal, is that of the authors' code, torchortho; the degree of 3 "
+        "is ours.",
         initializations=MappingProxyType({"normal": normal_lines}),
         terms=3,
     ),

@@ -22,7 +22,7 @@ _BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": G
 _WRITTEN: Mapping[str, str] = {
     **dict.fromkeys(("FReLU", "DynamicReLU", "MetaACON", "ATAC"), "contextual"),
     "GatedMix": "gated_mix",
-    **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "Taaf", "Blend"), "mixture"),
+    **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "TAAF", "Blend"), "mixture"),
     "fit_": "fitting",
     "siren_init_": "siren",
 }

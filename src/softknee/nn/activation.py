@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._errors import UsageError
-from softknee.nn.options import can_be_trained, check_options, shown, stored
+from softknee._errors import OptionError, UsageError
+from softknee.nn.options import can_be_trained, check_generator, check_options, stored
+from softknee.nn.values import check_vectors, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -49,16 +50,31 @@ class Activation(nn.Module):
     ) -> None:
         super().__init__()
         check_options(self.spec, trainable, per_channel, terms, initialization, values)
+        check_generator(self.spec, generator)
+        if isinstance(trainable, str):
+            trainable = (trainable,)
         self.per_channel = per_channel
         drawn = _drawn(self.spec, terms, initialization, generator)
+        if drawn and values:
+            check_vectors(self.spec, drawn, values, terms)
         for param in stored(self.spec):
             value = values.get(param.name, drawn.get(param.name, param.default))
             self._store(param, value, trained=_is_trained(param, trainable))
 
     def _store(self, param: Param, value: Any, *, trained: bool) -> None:
-        """Keep a fixed scalar as a number, everything else as a parameter or buffer."""
-        if not trained and isinstance(value, float | int) and (self.per_channel is None or param.integer):
-            setattr(self, param.name, int(value) if param.integer else float(value))
+        """Keep a fixed scalar as a number, everything else as a parameter or buffer.
+
+        Raises:
+            OptionError: There is no value.
+        """
+        if value is None:
+            raise OptionError(f"{param.name} of {self.spec.name} has no default; give its value as an option")
+        if param.integer and not (isinstance(value, Tensor) and value.is_meta):
+            setattr(self, param.name, int(value if isinstance(value, float | int) else torch.as_tensor(value).item()))
+            return
+        value = float(value) if isinstance(value, int) else value
+        if not trained and isinstance(value, float) and self.per_channel is None:
+            setattr(self, param.name, float(value))
             return
         tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
         shape = tensor.shape[:1] if param.vector else ()

@@ -11,11 +11,11 @@ from softknee._engine.plan import broadcast
 from softknee._errors import OptionError, UsageError
 from softknee.functional import contextual
 from softknee.nn.activation import Activation
+from softknee.nn.options import check_flag, check_generator, check_whole
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    from softknee._spec import Spec
 
 _OWN = {spec.name: spec for spec in contextual.SPECS}
 _CONVOLUTIONS: Mapping[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -64,6 +64,7 @@ class FReLU(Contextual):
         channels: Number of channels.
         kernel: Size of the convolution's window, odd.
         spatial: Number of dimensions behind the channels: 1, 2 or 3.
+        **options: None but a `generator`, which is not used.
 
     Raises:
         OptionError: An option is outside the allowed range.
@@ -71,13 +72,13 @@ class FReLU(Contextual):
 
     spec = _OWN["frelu"]
 
-    def __init__(self, channels: int, *, kernel: int = 3, spatial: int = 2) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, kernel: int = 3, spatial: int = 2, **options: Any) -> None:
+        super().__init__(channels, **options)
         check_whole(self.spec, "kernel", kernel)
         if kernel % 2 == 0:
             raise OptionError(f"kernel of frelu must be odd, got {kernel}")
-        if spatial not in _CONVOLUTIONS:
-            raise OptionError(f"spatial of frelu must be 1, 2 or 3, got {spatial!r}")
+        if not _is_spatial(spatial):
+            raise OptionError(f"spatial of frelu must be 1, 2 or 3, got {excerpt(spatial)}")
         self.spatial = spatial
         # The normalization has an offset, which makes one of the convolution superfluous.
         self.conv = _CONVOLUTIONS[spatial](channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
@@ -112,6 +113,7 @@ class DynamicReLU(Contextual):
         channels: Number of channels.
         reduction: By how much the network's hidden layer is narrower than the input.
         shared: Whether all channels share the lines (variant A of the paper), or each has its own (variant B).
+        **options: None but a `generator`, which is not used.
 
     Raises:
         OptionError: An option is outside the allowed range.
@@ -119,9 +121,10 @@ class DynamicReLU(Contextual):
 
     spec = _OWN["dynamic_relu"]
 
-    def __init__(self, channels: int, *, reduction: int = 8, shared: bool = False) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, reduction: int = 8, shared: bool = False, **options: Any) -> None:
+        super().__init__(channels, **options)
         check_whole(self.spec, "reduction", reduction)
+        check_flag(self.spec, "shared", shared)
         self.shared = shared
         hidden = max(1, channels // reduction)
         self.fc1 = nn.Linear(channels, hidden)
@@ -178,8 +181,12 @@ class MetaACON(Contextual):
     ) -> None:
         check_whole(self.spec, "channels", channels)
         check_whole(self.spec, "reduction", reduction)
-        if initialization not in {"normal", "swish"}:
-            raise OptionError(f"initialization of meta_acon must be normal or swish, got {initialization!r}")
+        check_flag(self.spec, "batch_norm", batch_norm)
+        if not isinstance(initialization, str) or initialization not in {"normal", "swish"}:
+            raise OptionError(f"initialization of meta_acon must be normal or swish, got {excerpt(initialization)}")
+        check_generator(self.spec, generator)
+        if "per_channel" in values:
+            raise OptionError("meta_acon has parameters for each channel as it is; leave out per_channel")
         drawn = {name: torch.randn(channels, generator=generator) for name in ("p1", "p2")}
         start = {**(drawn if initialization == "normal" else {}), **values}
         super().__init__(channels, per_channel=channels, trainable=trainable, **start)
@@ -216,6 +223,7 @@ class ATAC(Contextual):
     Args:
         channels: Number of channels.
         reduction: By how much the bottleneck is narrower than the input.
+        **options: None but a `generator`, which is not used.
 
     Raises:
         OptionError: An option is outside the allowed range.
@@ -223,8 +231,8 @@ class ATAC(Contextual):
 
     spec = _OWN["atac"]
 
-    def __init__(self, channels: int, *, reduction: int = 4) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, reduction: int = 4, **options: Any) -> None:
+        super().__init__(channels, **options)
         check_whole(self.spec, "reduction", reduction)
         hidden = max(1, channels // reduction)
         self.conv1 = nn.Conv1d(channels, hidden, 1, bias=False)
@@ -263,11 +271,5 @@ def spread(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.to(x.dtype).view(*parameter.shape, *[1] * (x.dim() - 2))
 
 
-def check_whole(spec: Spec, option: str, number: Any) -> None:
-    """Refuse what is no positive whole number.
-
-    Raises:
-        OptionError: It is not.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise OptionError(f"{option} of {spec.name} must be an integer of at least 1, got {number!r}")
+def _is_spatial(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number in _CONVOLUTIONS

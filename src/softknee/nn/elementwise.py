@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from softknee._engine.plan import plan_of
-from softknee._engine.select import check_engine, evaluate, prepare
+from softknee._engine.select import ENGINES, evaluate, prepare
 from softknee._engine.table import REACH
-from softknee._errors import UsageError
+from softknee._errors import OptionError
 from softknee.nn.activation import Activation, dimension
+from softknee.nn.options import check_integer
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,6 +36,8 @@ _REACH_UNITS = 2**20
 LARGE_EXAMPLE = 2**17
 # Of which no more than this many for all channels together.
 MOST_ELEMENTS = 2**24
+# Where a reach must end, for its units are kept as whole numbers of 64 bits.
+FARTHEST = 2**42
 
 
 class Elementwise(Activation):
@@ -70,7 +75,12 @@ class Elementwise(Activation):
         reach: tuple[float, float] | None = None,
         **values: float | Tensor,
     ) -> None:
-        self.wanted_engine = check_engine(engine)
+        if not isinstance(engine, str) or engine not in ENGINES:
+            raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {excerpt(engine)}")
+        self.wanted_engine = engine
+        check_integer(self.spec, "channel_dim", channel_dim)
+        if reach is not None:
+            reach = self._checked_reach(reach)
         super().__init__(
             trainable=trainable,
             per_channel=per_channel,
@@ -133,16 +143,28 @@ class Elementwise(Activation):
             high: Where it ends.
 
         Raises:
-            UsageError: They are not finite, or not in order.
+            OptionError: They are no finite numbers in order.
         """
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UsageError(
-                f"reach of {type(self).__name__} must be two finite numbers in order, got {low:g}, {high:g}"
-            )
+        low, high = self._checked_reach((low, high))
         # Whole numbers, which stay what they are when a model changes its dtype or device; outward, lest none is left.
         whole = (math.floor(low * _REACH_UNITS), math.ceil(high * _REACH_UNITS))
         self._reach = (whole[0] / _REACH_UNITS, whole[1] / _REACH_UNITS)
         self.register_buffer(_REACH, torch.tensor(whole, dtype=torch.int64, device=self._device))
+
+    def _checked_reach(self, reach: Any) -> tuple[float, float]:
+        """Return two numbers in order.
+
+        Raises:
+            OptionError: They are not.
+        """
+        ends = tuple(reach) if isinstance(reach, tuple | list) else ()
+        given = ", ".join(f"{end:g}" if isinstance(end, float) else excerpt(end) for end in ends) or excerpt(reach)
+        if not (len(ends) == 2 and all(map(_is_finite, ends)) and ends[0] < ends[1]):
+            raise OptionError(f"reach of {type(self).__name__} must be two finite numbers in order, got {given}")
+        # Others would leave the range of the whole numbers they are kept as.
+        if max(map(abs, ends)) > FARTHEST:
+            raise OptionError(f"reach of {type(self).__name__} must end within 2**42, got {given}")
+        return ends[0], ends[1]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take over a saved reach, also where there was none so far."""
@@ -199,6 +221,11 @@ class Elementwise(Activation):
     def extra_repr(self) -> str:
         """Return parameter values, which are trained, and the engine."""
         return ", ".join(filter(None, [super().extra_repr(), f"engine={self.engine}"]))
+
+
+def _is_finite(number: Any) -> bool:
+    real = number is not True and number is not False and issubclass(type(number), Real)
+    return real and bool(-math.inf < number < math.inf)
 
 
 def _is_light(spec: Spec, *, numbers: bool, vectors: bool) -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softknee._errors import UnknownActivation, UsageError, did_you_mean
+from softknee._errors import UnknownActivation, UsageError
 from softknee.functional import SPECS
+from softknee.nn.options import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def _named(name: str) -> Function:
     """
     specs = {known: spec for spec in SPECS for known in (spec.name, *spec.aliases)}
     if name not in specs:
-        raise UnknownActivation(f"no activation named {name!r}{did_you_mean(name, specs)}")
+        raise UnknownActivation(unknown(name, specs, len(SPECS)))
     spec = specs[name]
     if spec.kind != "elementwise" or spec.channelwise:
         raise UsageError(f"{name} is no function of single elements, so nothing can be fitted to it")
@@ -139,7 +140,9 @@ def _closest(spec: Spec, values: dict[str, Any], x: Tensor, wanted: Tensor) -> d
     # Lengths and terms differ by the same number whatever the terms.
     default = next(_drawn(spec, spec.terms))
     terms = spec.terms + lengths[0] - len(default[names[0]])
-    starts = [torch.cat([start[name] for name in names]) for start in (values, *_drawn(spec, terms))]
+    # Where each vector has a length of its own, what is drawn may have others.
+    fitting = [start for start in _drawn(spec, terms) if [len(start[name]) for name in names] == lengths]
+    starts = [torch.cat([start[name] for name in names]) for start in (values, *fitting)]
     _, best = min((_improved(function, start, x, wanted) for start in starts), key=lambda pair: pair[0])
     return vectors(best)
 

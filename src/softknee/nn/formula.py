@@ -15,6 +15,7 @@ from softknee._expression.primitives import PRIMITIVES, Primitive
 from softknee._spec import Param, Promises, Spec
 from softknee.functional import SPECS
 from softknee.nn.elementwise import Elementwise
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -107,8 +108,10 @@ def formula_spec(text: str, values: Collection[str]) -> Spec:
 
     Raises:
         ExpressionError: The text is no formula.
-        OptionError: A name in the formula has no value, or modules use it otherwise, or it is a vector.
+        OptionError: It is no text, or a name in it has no value, or modules use it otherwise, or it is a vector.
     """
+    if not isinstance(text, str):
+        raise OptionError(f"a formula is a text, as in 'x * sigmoid(x)'; got {excerpt(text)}")
     tree = expression(text)
     if vectors_of(tree.root):
         raise OptionError(f"{str(tree)!r} sums over vector parameters; those of a formula are single numbers")

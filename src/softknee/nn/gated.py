@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._engine.plan import broadcast
 from softknee._errors import UsageError
 from softknee.nn.activation import Activation, dimension
+from softknee.nn.options import check_flag, check_integer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,9 +42,14 @@ class Gated(Activation):
         per_channel: int | None = None,
         **values: Any,
     ) -> None:
+        dim = self.spec.dim if dim is None else dim
+        gate_first = self.spec.gate_first if gate_first is None else gate_first
+        check_integer(self.spec, "dim", dim)
+        check_flag(self.spec, "gate_first", gate_first)
+        check_flag(self.spec, "interleaved", interleaved)
         super().__init__(trainable=trainable, per_channel=per_channel, **values)
-        self.dim = self.spec.dim if dim is None else dim
-        self.gate_first = self.spec.gate_first if gate_first is None else gate_first
+        self.dim = dim
+        self.gate_first = gate_first
         self.interleaved = interleaved
 
     def forward(self, x: Tensor) -> Tensor:

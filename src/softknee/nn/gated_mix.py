@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from softknee._errors import OptionError, did_you_mean
+from softknee._errors import OptionError
 from softknee.functional import SPECS, contextual
-from softknee.nn.contextual import Contextual, check_whole, means, spread
+from softknee.nn.contextual import Contextual, means, spread
+from softknee.nn.options import check_whole, names_of, unknown
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ class GatedMix(Contextual):
         channels: Number of channels.
         candidates: Names of the activations: any catalogued functions of one element, at their default parameters.
         reduction: By how much the network's hidden layer is narrower than the input.
+        **options: None but a `generator`, which is not used.
 
     Raises:
         OptionError: An option is outside the allowed range, or a candidate is no such function.
@@ -34,13 +37,23 @@ class GatedMix(Contextual):
     spec = next(spec for spec in contextual.SPECS if spec.name == "gated_mix")
 
     def __init__(
-        self, channels: int, *, candidates: Sequence[str] = ("relu", "gelu", "silu", "tanh"), reduction: int = 4
+        self,
+        channels: int,
+        *,
+        candidates: Sequence[str] = ("relu", "gelu", "silu", "tanh"),
+        reduction: int = 4,
+        **options: Any,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, **options)
         check_whole(self.spec, "reduction", reduction)
-        if not candidates:
+        names = None if isinstance(candidates, str) else names_of(candidates)
+        if names is None:
+            raise OptionError(
+                f"candidates of gated_mix must be a list of names, as in ['relu', 'gelu'], got {excerpt(candidates)}"
+            )
+        if not names:
             raise OptionError("gated_mix needs at least one candidate")
-        self.candidates = tuple(_candidate(name).name for name in candidates)
+        self.candidates = tuple(_candidate(name).name for name in names)
         hidden = max(1, channels // reduction)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, len(self.candidates))
@@ -78,7 +91,7 @@ def _candidate(name: str) -> Spec:
     """
     spec = _CATALOGUE.get(name)
     if spec is None:
-        raise OptionError(f"no activation named {name!r} for gated_mix{did_you_mean(name, _CATALOGUE)}")
+        raise OptionError(unknown(name, _CATALOGUE, len(SPECS), " for gated_mix"))
     unfit = spec.kind != "elementwise" or spec.channelwise or spec.sampled is not None
     if unfit or any(param.default is None for param in spec.parameters):
         raise OptionError(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from softknee._errors import UnknownActivation, did_you_mean
+from softknee._errors import OptionError, UnknownActivation, UsageError
 from softknee._expression.parse import parse
 from softknee._expression.tree import Expression
 from softknee._spec import Spec
 from softknee.functional import SPECS, mixtures
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.formula import FUNCTIONS
+from softknee.nn.options import listed, unknown
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +42,7 @@ class Composite(Elementwise):
 
     def __init__(self, candidates: Sequence[str | Spec] | None = None, **options: Any) -> None:
         if candidates is not None:
-            self.candidates = tuple(map(_spec_of, candidates))
+            self.candidates = tuple(map(_spec_of, _listed(self.spec, candidates)))
             self.spec = self._composed(self.candidates)
         super().__init__(**options)
 
@@ -133,7 +135,7 @@ class AffineMix(Composite):
         return mixtures.affine_mix_spec(candidates)
 
 
-class Taaf(Composite):
+class TAAF(Composite):
     r"""Transformative adaptive activation function, $\alpha\,\varphi(\beta x + \gamma) + \delta$.
 
     It starts as $\varphi(x)$.
@@ -157,7 +159,8 @@ class Taaf(Composite):
         return mixtures.taaf_spec(*candidates)
 
     def __init__(self, base: str | Spec = "tanh", **options: Any) -> None:
-        super().__init__(None if base == "tanh" else [base], **options)
+        _no_candidates(self.spec, options, "base")
+        super().__init__(None if isinstance(base, str) and base == "tanh" else [base], **options)
 
 
 class Blend(Composite):
@@ -188,7 +191,34 @@ class Blend(Composite):
     def __init__(
         self, old: str | Spec = "relu", new: str | Spec = "gelu", t: float | Tensor = 0.0, **options: Any
     ) -> None:
-        super().__init__(None if (old, new) == ("relu", "gelu") else [old, new], t=t, **options)
+        _no_candidates(self.spec, options, "old and new")
+        usual = isinstance(old, str) and isinstance(new, str) and (old, new) == ("relu", "gelu")
+        super().__init__(None if usual else [old, new], t=t, **options)
+
+
+def _no_candidates(spec: Spec, options: dict[str, Any], instead: str) -> None:
+    """Refuse candidates where they have names of their own.
+
+    Raises:
+        OptionError: They are given.
+    """
+    if "candidates" in options:
+        raise OptionError(f"{spec.name} takes {instead} in place of candidates")
+
+
+def _listed(spec: Spec, candidates: Any) -> tuple[Any, ...]:
+    """Return candidates as a tuple.
+
+    Raises:
+        UsageError: They are no list.
+    """
+    entries = listed(candidates)
+    if entries is None:
+        raise UsageError(
+            f"candidates of {spec.name} must be a list of names or specs, as in ['relu', 'gelu'], "
+            f"got {excerpt(candidates)}"
+        )
+    return entries
 
 
 def _spec_of(candidate: str | Spec) -> Spec:
@@ -196,11 +226,14 @@ def _spec_of(candidate: str | Spec) -> Spec:
 
     Raises:
         UnknownActivation: No activation has that name.
+        UsageError: It is neither a name nor a spec.
     """
     if isinstance(candidate, Spec):
         return candidate
+    if not isinstance(candidate, str):
+        raise UsageError(f"an activation is given by its name, as in 'gelu', or by its spec; got {excerpt(candidate)}")
     if candidate not in _CATALOGUE:
-        raise UnknownActivation(f"no activation named {candidate!r}{did_you_mean(candidate, _CATALOGUE)}")
+        raise UnknownActivation(unknown(candidate, _CATALOGUE, len(SPECS)))
     return _CATALOGUE[candidate]
 
 

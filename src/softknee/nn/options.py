@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from softknee._errors import OptionError, did_you_mean
+from softknee._errors import EXCERPT, OptionError, did_you_mean
+from softknee.nn.values import check_values, excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable
 
     from softknee._spec import Param, Spec
+
+
+# Of numbers of channels, terms and the like: tensors have no more entries in a dimension than fit into memory.
+LARGEST = 2**31
 
 
 def stored(spec: Spec) -> tuple[Param, ...]:
@@ -46,71 +53,131 @@ def check_options(
     Raises:
         OptionError: Naming the option, what was given and what is allowed.
     """
-    names = [param.name for param in stored(spec)]
-    named = [] if isinstance(trainable, bool | None) else trainable
+    params = stored(spec)
+    names = [param.name for param in params]
+    named = _named(spec, trainable)
     for name in (*values, *named):
         if name not in names:
             allowed = f"it has {', '.join(names)}" if names else "it has none"
-            raise OptionError(f"{spec.name} has no parameter {name!r}{did_you_mean(name, names) or ';'} {allowed}")
-    fixed = [param.name for param in stored(spec) if not can_be_trained(param)]
+            hint = did_you_mean(name, names) or ";"
+            raise OptionError(f"{spec.name} has no parameter {excerpt(name)}{hint} {allowed}")
+    fixed = [param.name for param in params if not can_be_trained(param)]
     for name in named:
         if name in fixed:
             raise OptionError(f"{name} of {spec.name} cannot be trained: the function has no derivative by it")
     if (trainable is True or per_channel is not None) and len(fixed) == len(names):
         raise OptionError(f"{spec.name} has no parameters that could be trained or set per channel")
-    for option, number, least in (("per_channel", per_channel, 1), ("terms", terms, spec.fewest_terms)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
-            raise OptionError(f"{option} of {spec.name} must be an integer of at least {least}, got {number!r}")
-    vectors = bool(spec.initializations)
-    if not vectors and (terms is not None or initialization is not None):
+    if per_channel is not None:
+        check_whole(spec, "per_channel", per_channel)
+    if terms is not None:
+        check_whole(spec, "terms", terms, spec.fewest_terms, spec.most_terms)
+    if not spec.initializations and (terms is not None or initialization is not None):
         raise OptionError(f"{spec.name} has no terms; it takes neither terms nor initialization")
-    if initialization is not None and initialization not in spec.initializations:
-        allowed = ", ".join(spec.initializations)
-        raise OptionError(f"initialization of {spec.name} must be one of {allowed}, got {initialization!r}")
-    for param in stored(spec):
-        if param.name in values:
-            _check_range(spec, param, _numbers(values[param.name]))
-    _check_order(spec, values)
+    if initialization is not None:
+        check_choice(spec, "initialization", initialization, spec.initializations)
+    if values:
+        check_values(spec, params, per_channel, values)
 
 
-def _check_order(spec: Spec, values: Mapping[str, float | Tensor]) -> None:
-    starts = {param.name: values.get(param.name, param.default) for param in stored(spec)}
-    for param in stored(spec):
-        if not param.not_below:
-            continue
-        low, high = _numbers(starts[param.not_below]), _numbers(starts[param.name])
-        if not (low.is_meta or high.is_meta or (low <= high).all()):
-            raise OptionError(
-                f"{param.name} of {spec.name} must not be below {param.not_below}, "
-                f"got {param.not_below}={shown(low)} and {param.name}={shown(high)}"
-            )
+def _named(spec: Spec, trainable: Any) -> tuple[str, ...]:
+    """Return the names of the parameters to train where they are named.
+
+    Raises:
+        OptionError: They are no names.
+    """
+    if trainable is None or isinstance(trainable, bool):
+        return ()
+    names = names_of(trainable)
+    if names is None:
+        raise OptionError(
+            f"trainable of {spec.name} must be True, False or names of its parameters, got {excerpt(trainable)}"
+        )
+    return names
 
 
-def _numbers(value: Any) -> Tensor:
-    """Return a value as a tensor that can be looked into, whatever the default device is."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+def names_of(given: Any) -> tuple[str, ...] | None:
+    """Return a name, or a collection of them, as a tuple; None for anything else."""
+    if isinstance(given, str):
+        return (given,)
+    names = listed(given)
+    return names if names is not None and all(isinstance(name, str) for name in names) else None
 
 
-def _check_range(spec: Spec, param: Param, value: Tensor) -> None:
-    if value.is_meta:
-        return
-    low, high = param.low, param.high
-    inside = value.isfinite()
-    if param.integer:
-        inside &= value == value.round()
-    if low is not None:
-        inside &= value > low if param.open_low else value >= low
-    if high is not None:
-        inside &= value <= high
-    if not inside.all():
-        bounds = [] if low is None else [f"{'above' if param.open_low else 'at least'} {low:g}"]
-        bounds += [] if high is None else [f"at most {high:g}"]
-        wanted = ("a whole number " if param.integer else "") + " and ".join(bounds) or "finite"
-        raise OptionError(f"{param.name} of {spec.name} must be {wanted}, got {shown(value)}")
+def listed(given: Any) -> tuple[Any, ...] | None:
+    """Return the entries of a list, tuple, set or what is like them as a tuple; None for anything else."""
+    like = (Sequence, AbstractSet, Mapping, ValuesView, Iterator)
+    return tuple(given) if isinstance(given, like) and not isinstance(given, str | bytes) else None
 
 
-def shown(value: Tensor | float) -> str:
-    """Return a value as it stands in messages: a number, or the shape of a larger tensor."""
-    if isinstance(value, Tensor) and (value.numel() > 1 or value.is_meta):
-        return f"<{' x '.join(map(str, value.shape))}>"
-    return f"{float(value):g}"
+def check_whole(spec: Spec, option: str, number: Any, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no whole number in a range.
+
+    Raises:
+        OptionError: It is not.
+    """
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if not whole or not least <= number <= (most or LARGEST):
+        # The largest of all is said only to who goes beyond it.
+        limit = most or (LARGEST if whole and number > LARGEST else None)
+        above = "" if limit is None else f" and at most {limit}"
+        raise OptionError(
+            f"{option} of {spec.name} must be an integer of at least {least}{above}, got {excerpt(number)}"
+        )
+
+
+def check_integer(spec: Spec, option: str, number: Any) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise OptionError(f"{option} of {spec.name} must be an integer, got {excerpt(number)}")
+
+
+def check_flag(spec: Spec, option: str, flag: Any) -> None:
+    """Refuse what is neither true nor false.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if not isinstance(flag, bool):
+        raise OptionError(f"{option} of {spec.name} must be True or False, got {excerpt(flag)}")
+
+
+def check_generator(spec: Spec, generator: Any) -> None:
+    """Refuse what is no source of random numbers.
+
+    Raises:
+        OptionError: It is not.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise OptionError(f"generator of {spec.name} must be a torch.Generator, got {excerpt(generator)}")
+
+
+def check_choice(spec: Spec, option: str, chosen: Any, allowed: Iterable[str]) -> None:
+    """Refuse what is none of the allowed names.
+
+    Raises:
+        OptionError: It is not.
+    """
+    choices = tuple(allowed)
+    if not isinstance(chosen, str) or chosen not in choices:
+        raise OptionError(f"{option} of {spec.name} must be one of {', '.join(choices)}, got {excerpt(chosen)}")
+
+
+def unknown(name: str, known: Collection[str], count: int, where: str = "") -> str:
+    """Return the message about a name that no activation has.
+
+    Args:
+        name: It.
+        known: All names.
+        count: Number of activations that have them.
+        where: What it was for.
+
+    Returns:
+        A sentence with close matches.
+    """
+    # No name is as long as what is cut off.
+    hint = did_you_mean(name[:EXCERPT], known)
+    return f"no activation named {excerpt(name)}{where}{hint or ';'} `softknee list` shows all {count}"

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from softknee._engine.plan import broadcast
 from softknee._errors import OptionError
 from softknee.nn.activation import Activation, dimension
-from softknee.nn.options import stored
+from softknee.nn.options import check_integer, check_whole, stored
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import torch
     from torch import Tensor
+
+    from softknee._spec import Spec
 
 
 class Vector(Activation):
@@ -45,11 +48,18 @@ class Vector(Activation):
         if spec.initializations and not spec.terms and channels is None:
             raise OptionError(f"{spec.name} has parameters for each channel; say how many there are, as in channels=64")
         if channels is not None and not spec.initializations:
-            raise OptionError(f"{spec.name} has no parameters for each channel; leave out channels={channels}")
+            raise OptionError(f"{spec.name} has no parameters for each channel; leave out channels={excerpt(channels)}")
+        if channels is not None:
+            check_whole(spec, "channels", channels)
+        for option in ("per_channel", "terms"):
+            if option in values:
+                raise OptionError(_no_option(spec, option))
+        dim = spec.dim if dim is None else dim
+        check_integer(spec, "dim", dim)
         super().__init__(
             trainable=trainable, terms=channels, initialization=initialization, generator=generator, **values
         )
-        self.dim = spec.dim if dim is None else dim
+        self.dim = dim
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,3 +84,10 @@ class Vector(Activation):
     def extra_repr(self) -> str:
         """Return parameter values and the dimension."""
         return ", ".join(filter(None, [super().extra_repr(), f"dim={self.dim}"]))
+
+
+def _no_option(spec: Spec, option: str) -> str:
+    """Return why an option of other activations is none here."""
+    if spec.initializations:
+        return f"{spec.name} takes no {option}; its parameters go by channels, as in channels=64"
+    return f"{spec.name} takes no {option}: it looks at all entries along a dimension, and its parameters are numbers"

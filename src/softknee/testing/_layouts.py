@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from softknee.nn.options import can_be_trained
 from softknee.testing._case import cases
 from softknee.testing._subject import CHANNELS, Subject
 
@@ -66,7 +67,7 @@ def check_channels(activation: Spec | str, **values: Any) -> None:
         AssertionError: A channel gets another channel's parameters, or a shape is changed.
     """
     subject = Subject(activation, values)
-    names = [param.name for param in subject.spec.parameters]
+    names = [param.name for param in subject.spec.parameters if can_be_trained(param)]
     plain = subject.module()
     case = cases(subject.spec, None, values)[0]
     if not subject.spec.channelwise:
