@@ -80,7 +80,7 @@ def test_each_channel_is_fitted_with_its_own_scalars():
 
 def test_fixed_vectors_can_be_fitted_too_and_trained_ones_remain_trained():
     fixed, trained = nn.SLAF(trainable=False), nn.SLAF()
-    assert fit_(fixed, "gelu") == fit_(trained, "gelu")
+    assert fit_(fixed, "gelu") == pytest.approx(fit_(trained, "gelu"), rel=1e-9)
     assert not list(fixed.parameters())
     trained(X).sum().backward()
     assert trained.coefficients.grad is not None
@@ -92,7 +92,8 @@ def test_repeated_fits_give_the_same_numbers():
     fit_(first, "mish")
     torch.manual_seed(2)
     fit_(again, "mish")
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    # But for the last digits, which depend on where a solver's arguments lie in memory.
+    assert all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
 def test_a_fit_is_a_least_squares_optimum():
