@@ -36,7 +36,8 @@ def fit_(module: Elementwise, target: Function | str, *, interval: tuple[float, 
     Damped Gauss-Newton steps in float64 lead there, the first undamped: where the function is linear in its vectors, as
     polynomials and splines are, it is the solution, and entries that do not count in the interval stay as they are.
     Other functions may have several optima; the best that is found from the present values and from the ways to draw
-    them is taken. Nothing is drawn; last digits may differ between machines. Other parameters stay as they are, and channels are fitted one by one.
+    them is taken. Nothing is drawn; last digits may differ between machines. Other parameters stay as they are, and
+    channels are fitted one by one.
 
     Outside the interval the result is on its own; one of the unsafe rational functions may have poles there.
 
