@@ -135,7 +135,7 @@ LIST = rf"`softknee list` shows all {len(CATALOGUE)}"
     [
         (lambda: create(None), UnknownActivation, r"an activation is a name or a formula, as in .*; got None"),
         (lambda: create(3), UnknownActivation, r"an activation is a name or a formula, as in .*; got 3"),
-        (lambda: create(""), ExpressionError, ""),
+        (lambda: create(""), ExpressionError, "the expression is empty"),
         (lambda: create("a" * 100_000), UnknownActivation, rf"no activation named '{'a' * 40}\.\.\.'; {LIST}"),
         (lambda: get(None), UnknownActivation, r"an activation is named by a text, as in 'gelu'; got None"),
         (lambda: get(["gelu"]), UnknownActivation, r"an activation is named by a text, as in 'gelu'; got \['gelu'\]"),
