@@ -78,7 +78,12 @@ EQUIVALENCES = (
         "prelu",
         "Without its right hinge, and the left one at 0.",
     ),
-    Equivalence("group_sort", "maxmin", "Sorting pairs is taking their smaller and larger entry.", exchanged=True),
+    Equivalence(
+        "group_sort",
+        "maxmin",
+        "Sorting pairs is taking their smaller and larger entry; MaxMin has them the other way round.",
+        exchanged=True,
+    ),
     Equivalence("householder", "maxmin", "At θ = π/2, where it starts, the mirror is the diagonal.", tolerance=2e-7),
     Equivalence("maxmin", "oplu", "OPLU and MaxMin are two names."),
     Equivalence("swish[beta=1]", "silu", "SiLU came first; Swish added β."),
