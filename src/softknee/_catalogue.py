@@ -12,7 +12,8 @@ from softknee._collisions import COLLISIONS
 from softknee._errors import AmbiguousActivation, OptionError, UnknownActivation, UsageError
 from softknee.functional import SPECS as CATALOGUE
 from softknee.nn.formula import FUNCTIONS, formula_spec
-from softknee.nn.options import check_options, unknown
+from softknee.nn.names import BY_NAME, unknown
+from softknee.nn.options import check_options
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from softknee.nn.activation import Activation
     from softknee.nn.elementwise import Elementwise
 
-_BY_NAME = {name: spec for spec in CATALOGUE for name in (spec.name, *spec.aliases)}
 # What formulas may call that is no activation.
-_CALLED = frozenset(FUNCTIONS) - frozenset(_BY_NAME)
+_CALLED = frozenset(FUNCTIONS) - frozenset(BY_NAME)
 _FLAGS = {"true": True, "false": False}
 _PER_SITE = "per_channel"
 _GENERAL = {"trainable", _PER_SITE, "terms", "initialization"}
@@ -46,7 +46,7 @@ def get(name: str) -> Spec:
     """
     if not isinstance(name, str):
         raise UnknownActivation(f"an activation is named by a text, as in 'gelu'; got {excerpt(name)}")
-    if name in COLLISIONS and name not in _BY_NAME:
+    if name in COLLISIONS and name not in BY_NAME:
         choices = "; ".join(
             f"{meaning.activation} is {meaning.text}"
             if meaning.activation
@@ -54,9 +54,9 @@ def get(name: str) -> Spec:
             for meaning in COLLISIONS[name]
         )
         raise AmbiguousActivation(f"{name!r} stands for several functions; say which: {choices}")
-    if name not in _BY_NAME:
-        raise UnknownActivation(unknown(name, _BY_NAME, len(CATALOGUE)))
-    return _BY_NAME[name]
+    if name not in BY_NAME:
+        raise UnknownActivation(unknown(name))
+    return BY_NAME[name]
 
 
 def families() -> tuple[str, ...]:

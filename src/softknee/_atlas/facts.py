@@ -16,7 +16,7 @@ from softknee._card.propagation import gain
 from softknee._card.properties import properties
 from softknee._engine.table import EXPENSIVE, table_or_kernels
 from softknee.nn.elementwise import Elementwise
-from softknee.nn.options import stored
+from softknee.nn.options import needs_channels, stored
 
 if TYPE_CHECKING:
     from softknee._atlas.citations import Citation
@@ -167,11 +167,6 @@ def entry_of(spec: Spec, citation: Citation) -> Entry:
         engine=engine,
         price=price,
     )
-
-
-def needs_channels(spec: Spec) -> bool:
-    """Whether a module must be told the number of channels."""
-    return spec.kind == "contextual" or (spec.kind == "vector" and bool(spec.initializations) and not spec.terms)
 
 
 def _module(spec: Spec) -> nn.Activation:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from softknee._atlas.claims import figure
-from softknee._atlas.facts import ADAPTATIONS, CHEAP, DEAR, needs_channels
+from softknee._atlas.facts import ADAPTATIONS, CHEAP, DEAR
 from softknee._atlas.subject import CHANNELS
 from softknee._report.table import choices, listed, plural
-from softknee.nn.options import stored
+from softknee.nn.options import needs_channels, stored
 
 if TYPE_CHECKING:
     from softknee._atlas.facts import Entry

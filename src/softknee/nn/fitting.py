@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from softknee._errors import UnknownActivation, UsageError
-from softknee.functional import SPECS
-from softknee.nn.options import unknown
+from softknee.nn.names import BY_NAME, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,10 +88,9 @@ def _named(name: str) -> Function:
         UnknownActivation: There is none of that name.
         UsageError: It is not a function of single elements.
     """
-    specs = {known: spec for spec in SPECS for known in (spec.name, *spec.aliases)}
-    if name not in specs:
-        raise UnknownActivation(unknown(name, specs, len(SPECS)))
-    spec = specs[name]
+    if name not in BY_NAME:
+        raise UnknownActivation(unknown(name))
+    spec = BY_NAME[name]
     if spec.kind != "elementwise" or spec.channelwise:
         raise UsageError(f"{name} is no function of single elements, so nothing can be fitted to it")
     drawn = next(iter(_drawn(spec, spec.terms)), {})

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from softknee._errors import OptionError
-from softknee.functional import SPECS, contextual
+from softknee.functional import contextual
 from softknee.nn.contextual import Contextual, means, spread
-from softknee.nn.options import check_whole, names_of, unknown
+from softknee.nn.names import BY_NAME, unknown
+from softknee.nn.options import check_whole, names_of
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._spec import Spec
-
-_CATALOGUE = {name: spec for spec in SPECS for name in (spec.name, *spec.aliases)}
 
 
 class GatedMix(Contextual):
@@ -89,9 +88,9 @@ def _candidate(name: str) -> Spec:
     Raises:
         OptionError: It is no function of one element with default parameters.
     """
-    spec = _CATALOGUE.get(name)
+    spec = BY_NAME.get(name)
     if spec is None:
-        raise OptionError(unknown(name, _CATALOGUE, len(SPECS), " for gated_mix"))
+        raise OptionError(unknown(name, " for gated_mix"))
     unfit = spec.kind != "elementwise" or spec.channelwise or spec.sampled is not None
     if unfit or any(param.default is None for param in spec.parameters):
         raise OptionError(

@@ -9,10 +9,11 @@ from softknee._errors import OptionError, UnknownActivation, UsageError
 from softknee._expression.parse import parse
 from softknee._expression.tree import Expression
 from softknee._spec import Spec
-from softknee.functional import SPECS, mixtures
+from softknee.functional import mixtures
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.formula import FUNCTIONS
-from softknee.nn.options import listed, unknown
+from softknee.nn.names import BY_NAME, unknown
+from softknee.nn.options import listed
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_CATALOGUE = {name: spec for spec in SPECS for name in (spec.name, *spec.aliases)}
 _MIXTURES = {spec.name: spec for spec in mixtures.SPECS}
 
 
@@ -152,7 +152,7 @@ class TAAF(Composite):
     """
 
     spec = _MIXTURES["taaf"]
-    candidates = (_CATALOGUE["tanh"],)
+    candidates = (BY_NAME["tanh"],)
 
     @staticmethod
     def _composed(candidates: Sequence[Spec]) -> Spec:
@@ -182,7 +182,7 @@ class Blend(Composite):
     """
 
     spec = _MIXTURES["blend"]
-    candidates = (_CATALOGUE["relu"], _CATALOGUE["gelu"])
+    candidates = (BY_NAME["relu"], BY_NAME["gelu"])
 
     @staticmethod
     def _composed(candidates: Sequence[Spec]) -> Spec:
@@ -232,14 +232,14 @@ def _spec_of(candidate: str | Spec) -> Spec:
         return candidate
     if not isinstance(candidate, str):
         raise UsageError(f"an activation is given by its name, as in 'gelu', or by its spec; got {excerpt(candidate)}")
-    if candidate not in _CATALOGUE:
-        raise UnknownActivation(unknown(candidate, _CATALOGUE, len(SPECS)))
-    return _CATALOGUE[candidate]
+    if candidate not in BY_NAME:
+        raise UnknownActivation(unknown(candidate))
+    return BY_NAME[candidate]
 
 
 def _packed(spec: Spec) -> str | dict[str, Any]:
     """Return what brings a candidate back: its name, or its fields, a formula as its text."""
-    if _CATALOGUE.get(spec.name) is spec:
+    if BY_NAME.get(spec.name) is spec:
         return spec.name
     state = {field.name: getattr(spec, field.name) for field in fields(spec)}
     function = str(spec.function) if isinstance(spec.function, Expression) else spec.function
@@ -248,6 +248,6 @@ def _packed(spec: Spec) -> str | dict[str, Any]:
 
 def _unpacked(state: str | dict[str, Any]) -> Spec:
     if isinstance(state, str):
-        return _CATALOGUE[state]
+        return BY_NAME[state]
     function = state["function"]
     return Spec(**{**state, "function": parse(function, FUNCTIONS) if isinstance(function, str) else function})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softknee._errors import EXCERPT, OptionError, did_you_mean
+from softknee._errors import OptionError, did_you_mean
 from softknee.nn.values import check_values, excerpt
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ LARGEST = 2**31
 def stored(spec: Spec) -> tuple[Param, ...]:
     """Return the parameters a module of the spec keeps: all but those given with the input."""
     return tuple(param for param in spec.parameters if not param.given)
+
+
+def needs_channels(spec: Spec) -> bool:
+    """Return whether a module must be told the number of channels: it has a network, or parameters for each entry."""
+    return spec.kind == "contextual" or (spec.kind == "vector" and bool(spec.initializations) and not spec.terms)
 
 
 def can_be_trained(param: Param) -> bool:
@@ -164,20 +169,3 @@ def check_choice(spec: Spec, option: str, chosen: Any, allowed: Iterable[str]) -
     choices = tuple(allowed)
     if not isinstance(chosen, str) or chosen not in choices:
         raise OptionError(f"{option} of {spec.name} must be one of {', '.join(choices)}, got {excerpt(chosen)}")
-
-
-def unknown(name: str, known: Collection[str], count: int, where: str = "") -> str:
-    """Return the message about a name that no activation has.
-
-    Args:
-        name: It.
-        known: All names.
-        count: Number of activations that have them.
-        where: What it was for.
-
-    Returns:
-        A sentence with close matches.
-    """
-    # No name is as long as what is cut off.
-    hint = did_you_mean(name[:EXCERPT], known)
-    return f"no activation named {excerpt(name)}{where}{hint or ';'} `softknee list` shows all {count}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._engine.plan import broadcast
 from softknee._errors import OptionError
 from softknee.nn.activation import Activation, dimension
-from softknee.nn.options import check_integer, check_whole, stored
+from softknee.nn.options import check_integer, check_whole, needs_channels, stored
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Vector(Activation):
         **values: Any,
     ) -> None:
         spec = self.spec
-        if spec.initializations and not spec.terms and channels is None:
+        if needs_channels(spec) and channels is None:
             raise OptionError(f"{spec.name} has parameters for each channel; say how many there are, as in channels=64")
         if channels is not None and not spec.initializations:
             raise OptionError(f"{spec.name} has no parameters for each channel; leave out channels={excerpt(channels)}")

@@ -12,7 +12,7 @@ from softknee import nn
 from softknee._catalogue import get
 from softknee._expression.tree import Expression
 from softknee._spec import Param, Spec
-from softknee.nn.options import can_be_trained, stored
+from softknee.nn.options import can_be_trained, needs_channels, stored
 from softknee.testing._oracle import Oracle, oracle
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Subject:
         values = {name: torch.tensor(v) if isinstance(v, tuple) else v for name, v in kept.items()}
         if isinstance(spec.function, Expression):
             return nn.Formula(spec.formula, **{**values, **options}).eval()
-        if spec.kind == "contextual" or (spec.kind == "vector" and spec.initializations and not spec.terms):
+        if needs_channels(spec):
             options = {"channels": CHANNELS, **options}
         catalogued = getattr(nn, spec.title, None)
         if catalogued is not None and getattr(catalogued, "spec", None) is spec:
