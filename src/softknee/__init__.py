@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._spec import Param, Promises, Spec
+    from softknee._surgery.find import sites
+    from softknee._surgery.places import Site, Sites
+    from softknee._surgery.swap import Report, swap, unswap
     from softknee.nn.formula import expression
     from softknee.nn.groups import parameter_groups
     from softknee.nn.reach import calibrate_reach
@@ -34,6 +37,9 @@ _HOMES = {
     "MissingExtra": "softknee._errors",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
+    "Report": "softknee._surgery.swap",
+    "Site": "softknee._surgery.places",
+    "Sites": "softknee._surgery.places",
     "SoftkneeError": "softknee._errors",
     "Spec": "softknee._spec",
     "Study": "softknee._bench.study",
@@ -54,7 +60,10 @@ _HOMES = {
     "moments": "softknee._card.propagation",
     "parameter_groups": "softknee.nn.groups",
     "recognise": "softknee._card.recognise",
+    "sites": "softknee._surgery.find",
     "source": "softknee._card.source",
+    "swap": "softknee._surgery.swap",
+    "unswap": "softknee._surgery.swap",
 }
 _NAMESPACES = ("functional", "nn", "testing")
 
@@ -64,6 +73,9 @@ __all__ = [
     "MissingExtra",
     "Param",
     "Promises",
+    "Report",
+    "Site",
+    "Sites",
     "SoftkneeError",
     "Spec",
     "Study",
@@ -87,8 +99,11 @@ __all__ = [
     "nn",
     "parameter_groups",
     "recognise",
+    "sites",
     "source",
+    "swap",
     "testing",
+    "unswap",
 ]
 
 

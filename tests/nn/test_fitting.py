@@ -111,7 +111,7 @@ def test_a_fit_is_a_least_squares_optimum():
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (nn.Swish, {}, "no vectors to fit"),
+        (nn.GELU, {}, "no trained parameters to fit"),
         (nn.SLAF, {"interval": (1.0, 1.0)}, "interval must be two finite numbers in order"),
         (nn.SLAF, {"interval": (0.0, math.inf)}, "interval must be two finite numbers in order"),
         (nn.SLAF, {"target": torch.log}, "not finite everywhere between -3 and 3"),

@@ -1,4 +1,4 @@
-"""Sets the vectors of an activation so that it comes close to a target function."""
+"""Sets the trained parameters of an activation so that it comes close to a target function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softknee.nn.names import BY_NAME, unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from softknee._spec import Spec
+    from softknee._spec import Param, Spec
     from softknee.nn.elementwise import Elementwise
 
     Function = Callable[[Tensor], Tensor]
@@ -30,18 +30,18 @@ SEED = 0
 
 
 def fit_(module: Elementwise, target: Function | str, *, interval: tuple[float, float] = (-3.0, 3.0)) -> float:
-    """Bring an activation as close to a target function as its trained vectors allow, by least squares on an interval.
+    """Bring an activation as close to a target function as its trained parameters allow, by least squares.
 
-    Damped Gauss-Newton steps in float64 lead there, the first undamped: where the function is linear in its vectors, as
-    polynomials and splines are, it is the solution, and entries that do not count in the interval stay as they are.
+    Damped Gauss-Newton steps in float64 lead there, the first undamped: where the function is linear in its parameters,
+    as polynomials and splines are, it is the solution, and entries that do not count in the interval stay as they are.
     Other functions may have several optima; the best that is found from the present values and from the ways to draw
-    them is taken. Nothing is drawn; last digits may differ between machines. Other parameters stay as they are, and
-    channels are fitted one by one.
+    vectors is taken. Nothing is drawn; last digits may differ between machines. Where there are vectors, numbers beside
+    them stay as they are, as do parameters that are not trained; channels are fitted one by one.
 
     Outside the interval the result is on its own; one of the unsafe rational functions may have poles there.
 
     Args:
-        module: An activation with vectors that its source trains: a rational function, a polynomial, a spline.
+        module: An activation with trained parameters, or with vectors that its source trains, such as a rational function.
         target: A function of tensors, or the name of a catalogued one, which is taken at its default parameters.
         interval: Where they are to be close.
 
@@ -49,12 +49,13 @@ def fit_(module: Elementwise, target: Function | str, *, interval: tuple[float, 
         The largest distance in the interval.
 
     Raises:
-        UsageError: The activation has no such vectors, the interval is none, or the target is not finite in it.
+        UsageError: The activation has no such parameters, the interval is none, or the target is not finite in it.
         UnknownActivation: No activation has the target's name.
     """
     spec = module.spec
-    if not _names(spec) or spec.kind != "elementwise":
-        raise UsageError(f"{spec.name} has no vectors to fit; a rational function, a polynomial or a spline has")
+    names = _names(module)
+    if not names or spec.kind != "elementwise":
+        raise UsageError(f"{spec.name} has no trained parameters to fit; swish, a rational function or a spline has")
     low, high = interval
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"interval must be two finite numbers in order, got {low:g}, {high:g}")
@@ -69,16 +70,19 @@ def fit_(module: Elementwise, target: Function | str, *, interval: tuple[float, 
         values = _values(module, channel)
         key = tuple(tuple(value.tolist()) if isinstance(value, Tensor) else value for value in values.values())
         if key not in solved:
-            solved[key] = _closest(spec, values, x, wanted)
+            solved[key] = _closest(spec, names, values, x, wanted)
         _store(module, channel, solved[key])
         distance = spec.function(between, *_values(module, channel).values()) - wanted_between
         worst = max(worst, float(distance.abs().max()))
     return worst
 
 
-def _names(spec: Spec) -> list[str]:
-    """Return the vectors that are trained."""
-    return [param.name for param in spec.parameters if param.vector and param.trainable]
+def _names(module: Elementwise) -> list[str]:
+    """Return the parameters to fit: vectors that the source trains; without any, the numbers that the module trains."""
+    trained = dict(module.named_parameters(recurse=False))
+    params = module.spec.parameters
+    vectors = [param.name for param in params if param.vector and param.trainable]
+    return vectors or [param.name for param in params if param.name in trained and not param.vector]
 
 
 def _named(name: str) -> Function:
@@ -118,32 +122,46 @@ def _values(module: Elementwise, channel: int) -> dict[str, Any]:
     return values
 
 
-def _store(module: Elementwise, channel: int, vectors: dict[str, Tensor]) -> None:
+def _store(module: Elementwise, channel: int, found: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, vector in vectors.items():
+        for name, value in found.items():
             stored = getattr(module, name)
-            (stored[..., channel] if module.per_channel is not None else stored).copy_(vector)
+            (stored[..., channel] if module.per_channel is not None else stored).copy_(value)
 
 
-def _closest(spec: Spec, values: dict[str, Any], x: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Return the vectors of the best function found."""
-    names = _names(spec)
-    lengths = [len(values[name]) for name in names]
+def _closest(spec: Spec, names: list[str], values: dict[str, Any], x: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Return the parameters of the best function found."""
+    params = [param for param in spec.parameters if param.name in names]
+    vectors = [param.name for param in params if param.vector]
+    lengths = [len(values[param.name]) if param.vector else 1 for param in params]
 
-    def vectors(entries: Tensor) -> dict[str, Tensor]:
-        return dict(zip(names, entries.split(lengths), strict=True))
+    def found(entries: Tensor) -> dict[str, Tensor]:
+        parts = zip(params, entries.split(lengths), strict=True)
+        return {param.name: part if param.vector else part[0] for param, part in parts}
 
     def function(entries: Tensor) -> Tensor:
-        return spec.function(x, *{**values, **vectors(entries)}.values())
+        new = found(entries)
+        allowed = all(_is_allowed(param, new[param.name]) for param in params if not param.vector)
+        return spec.function(x, *{**values, **new}.values()) if allowed else x * math.nan * entries.sum(0)
 
-    # Lengths and terms differ by the same number whatever the terms.
-    default = next(_drawn(spec, spec.terms))
-    terms = spec.terms + lengths[0] - len(default[names[0]])
-    # Where each vector has a length of its own, what is drawn may have others.
-    fitting = [start for start in _drawn(spec, terms) if [len(start[name]) for name in names] == lengths]
-    starts = [torch.cat([start[name] for name in names]) for start in (values, *fitting)]
-    _, best = min((_improved(function, start, x, wanted) for start in starts), key=lambda pair: pair[0])
-    return vectors(best)
+    starts = [values]
+    if vectors:
+        # Lengths and terms differ by the same number whatever the terms.
+        default = next(_drawn(spec, spec.terms))
+        terms = spec.terms + len(values[vectors[0]]) - len(default[vectors[0]])
+        # Where each vector has a length of its own, what is drawn may have others.
+        drawn = [{**values, **start} for start in _drawn(spec, terms)]
+        starts += [start for start in drawn if all(len(start[name]) == len(values[name]) for name in vectors)]
+    entries = [torch.cat([torch.as_tensor(start[name], dtype=x.dtype).reshape(-1) for name in names]) for start in starts]
+    _, best = min((_improved(function, start, x, wanted) for start in entries), key=lambda pair: pair[0])
+    return found(best)
+
+
+def _is_allowed(param: Param, value: Tensor) -> bool:
+    """Return whether a number is in the range of its parameter."""
+    low, high = (-math.inf if param.low is None else param.low), (math.inf if param.high is None else param.high)
+    least, most = (float(bound) for bound in value.detach().aminmax())
+    return low <= least and most <= high and not (param.open_low and least <= low)
 
 
 def _improved(function: Function, start: Tensor, x: Tensor, wanted: Tensor) -> tuple[float, Tensor]:

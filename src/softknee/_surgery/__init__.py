@@ -1,0 +1,1 @@
+"""Activations of whole models: where they act, replacing them, and matching weights to them."""

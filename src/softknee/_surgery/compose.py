@@ -1,0 +1,253 @@
+"""Finds the activations in what was seen of a model: single calls, and expressions that several calls write out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch.utils._pytree import tree_map
+
+from softknee._surgery.observe import Call, Ref
+from softknee._surgery.operations import ACTIVATIONS, ARITHMETIC, PARTS, POINTWISE, PRODUCTS, SIGMOIDAL
+from softknee._surgery.probe import known
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from softknee._surgery.observe import Trace
+
+# Functions whose kind depends on their arguments.
+_BY_VALUE = frozenset({"gelu", "hardtanh", "clamp", "clamp_min", "threshold"})
+# The catalogue's names of functions that torch calls otherwise.
+_NAMES = {"logsigmoid": "log_sigmoid", "special_expit": "sigmoid", "hardshrink": "magnitude_threshold"}
+# A clamp is an activation where it is one of these, otherwise it keeps numbers in a range.
+_CLAMPS = frozenset({"relu", "relu6"})
+
+
+@dataclass(eq=False)
+class Acting:
+    """An activation as found in one run of a module.
+
+    Attributes:
+        calls: It consists of, in order.
+        source: Number of its input.
+        kind: What it is.
+        role: The part it plays, see `Site`.
+    """
+
+    calls: list[Call]
+    source: int
+    kind: str
+    role: str = "activation"
+
+    @property
+    def last(self) -> Call:
+        """The call whose result is that of the activation."""
+        return self.calls[-1]
+
+    @property
+    def how(self) -> str:
+        """Whether it is a module, a function or an expression."""
+        return "expression" if len(self.calls) > 1 else "function" if self.last.module is None else "module"
+
+
+@dataclass
+class Composer:
+    """Joins calls to activations.
+
+    Args:
+        trace: What was seen.
+    """
+
+    trace: Trace
+    _made: dict[int, Call] = field(default_factory=dict)
+    _ancestors: dict[int, frozenset[int]] = field(default_factory=dict)
+    _found: dict[Call, Acting] = field(default_factory=dict)
+
+    def compose(self) -> list[Acting]:
+        """Return the activations in the order of their calls."""
+        for call in self.trace.calls:
+            self._made[call.output] = call
+            self._consider(call)
+        found = list(dict.fromkeys(self._found.values()))
+        for acting in found:
+            if self._resolved(acting.last.output) in set(map(self._resolved, self.trace.outputs)):
+                acting.role = "output" if acting.role == "activation" else acting.role
+            acting.role = "normaliser" if acting.kind == "softmax" else acting.role
+        return found
+
+    def _consider(self, call: Call) -> None:
+        if call.module is not None or call.name in ACTIVATIONS or call.name in PARTS:
+            kind = self._kind(call)
+            squares = self._square(call)
+            if squares is not None:
+                self._extend(squares, call)
+            elif kind is not None:
+                self._found[call] = Acting([call], call.inputs[0], kind)
+        elif call.name in PRODUCTS and len(call.inputs) == 2:
+            self._join(call)
+        elif call.name in ARITHMETIC and len(call.inputs) == 1:
+            self._scale(call)
+
+    def _kind(self, call: Call) -> str | None:
+        """Return what a call is by itself, None if it is no activation."""
+        if call.module is not None:
+            return call.name
+        if call.name in PARTS and call.name not in _BY_VALUE:
+            return call.name if call.name == "sin" and self._follows_weights(call.inputs) else None
+        kind = _NAMES.get(call.name, call.name)
+        if call.name not in _BY_VALUE or len(call.inputs) != 1:
+            return None if call.name in PARTS else kind
+        by_value = self._known([call], call.inputs[0])
+        if call.name in PARTS:
+            return by_value if by_value in _CLAMPS else None
+        return by_value or kind
+
+    def _follows_weights(self, numbers: Sequence[int]) -> bool:
+        """Return whether a tensor is, up to scale and shift, the output of a layer with weights."""
+        if len(numbers) != 1:
+            return False
+        maker = self._made.get(numbers[0])
+        if maker is not None and maker.name in ARITHMETIC:
+            return self._follows_weights(maker.inputs)
+        return numbers[0] in self.trace.weighted
+
+    def _resolved(self, number: int) -> int:
+        while number in self.trace.aliases:
+            number = self.trace.aliases[number]
+        return number
+
+    def _square(self, call: Call) -> Acting | None:
+        """Return the activation that a call squares, if it does."""
+        power = call.name == "square" or (call.name == "pow" and call.arguments[1:] == (2,))
+        maker = self._made.get(call.inputs[0]) if power and call.inputs else None
+        acting = self._found.get(maker) if maker else None
+        return acting if acting is not None and self._is_inner(acting, call) else None
+
+    def _is_inner(self, acting: Acting, call: Call) -> bool:
+        """Return whether an activation can be part of an expression that ends with a call."""
+        free = not any(one.in_place or one.hidden or one.module is not None for one in acting.calls)
+        return free and acting.last.run is call.run and self._only_for(call, acting.calls)
+
+    def _extend(self, acting: Acting, call: Call) -> None:
+        """Let an activation end with a later call."""
+        calls = [*acting.calls, call]
+        for one in acting.calls:
+            self._found.pop(one, None)
+        kind = self._known(calls, acting.source) or "expression"
+        self._found[call] = Acting(calls, acting.source, kind)
+
+    def _scale(self, call: Call) -> None:
+        """Let a factor or a number added belong to an expression that is no known activation without it."""
+        maker = self._made.get(call.inputs[0])
+        acting = self._found.get(maker) if maker else None
+        if (
+            acting is None
+            or acting.how != "expression"
+            or acting.kind != "expression"
+            or acting.last.run is not call.run
+        ):
+            return
+        calls = [*acting.calls, call]
+        kind = self._known(calls, acting.source)
+        if kind is not None and self._is_inner(acting, call):
+            self._found.pop(acting.last)
+            self._found[call] = Acting(calls, acting.source, kind)
+
+    def _join(self, call: Call) -> None:
+        """Make one activation of a product of two functions of the same input, or note the part that one plays."""
+        first, second = call.inputs
+        common = self._ancestors_of(first, call) & self._ancestors_of(second, call)
+        for source in sorted(common, reverse=True):
+            inner = self._between(source, (first, second), call)
+            if inner is not None and self._shape(source) == self._shape(call.output) and self._only_for(call, inner):
+                calls = [*inner, call]
+                kind = self._known(calls, source)
+                if kind or any(one in self._found for one in inner):
+                    for one in inner:
+                        self._found.pop(one, None)
+                    self._found[call] = Acting(calls, source, kind or "expression")
+                    return
+        self._note_product(first, second)
+        self._note_product(second, first)
+
+    def _only_for(self, call: Call, inner: Sequence[Call]) -> bool:
+        """Return whether the results of calls are used in nothing but one another and a last call."""
+        results = {one.output for one in inner}
+        users = {*inner, call}
+        elsewhere = (number for one in self.trace.calls if one not in users for number in one.inputs)
+        return not results & (self.trace.used | set(elsewhere))
+
+    def _note_product(self, number: int, other: int) -> None:
+        """Note that an activation is multiplied with something else."""
+        maker = self._made.get(self._resolved(number))
+        acting = self._found.get(maker) if maker else None
+        if acting is None or acting.role != "activation" or other in self.trace.parameters:
+            return
+        if acting.kind in SIGMOIDAL:
+            acting.role = "gate"
+        elif self._shape(number) == self._shape(other):
+            acting.role = "pair"
+
+    def _shape(self, number: int) -> tuple[int, ...]:
+        return self.trace.shapes[number]
+
+    def _ancestors_of(self, number: int, call: Call) -> frozenset[int]:
+        """Return the numbers of the tensors that a tensor is made from, element by element, in the same run."""
+        if number not in self._ancestors:
+            maker = self._made.get(number)
+            near: Iterable[int] = ()
+            if maker and maker.run is call.run and maker.name in POINTWISE and maker.module is None:
+                near = maker.inputs
+            self._ancestors[number] = frozenset({number}).union(*(self._ancestors_of(one, call) for one in near))
+        return self._ancestors[number]
+
+    def _between(self, source: int, ends: Sequence[int], call: Call) -> list[Call] | None:
+        """Return the calls that lead from a tensor to others, in order; None if they also need something else."""
+        calls: dict[Call, None] = {}
+        waiting = list(ends)
+        while waiting:
+            number = waiting.pop()
+            if number == source:
+                continue
+            maker = self._made.get(number)
+            if maker is None or maker.run is not call.run or maker.name not in POINTWISE or maker.module is not None:
+                return None
+            if maker.in_place or maker.hidden:
+                return None
+            if maker not in calls:
+                calls[maker] = None
+                waiting += maker.inputs
+        curved = any(one.name in ACTIVATIONS or one.name in PARTS for one in calls)
+        return sorted(calls, key=lambda one: one.output) if curved else None
+
+    def _known(self, calls: list[Call], source: int) -> str | None:
+        return known(partial(replay, calls, source))
+
+
+def replay(calls: Sequence[Call], source: int, x: Tensor) -> Tensor:
+    """Return what calls make of another input."""
+    values = {source: x}
+
+    def value(one: Any) -> Any:
+        return values[one.number] if isinstance(one, Ref) else one
+
+    for call in calls:
+        arguments, keywords = tree_map(value, (call.arguments, call.keywords), is_leaf=lambda one: isinstance(one, Ref))
+        called: Any = call.function or call.module
+        values[call.output] = called(*arguments, **keywords)
+    return values[calls[-1].output]
+
+
+def groups(found: Sequence[Acting]) -> Iterator[list[Acting]]:
+    """Yield activations that are called at the same place of the same module, in the order of first calls."""
+    by_place: dict[Any, list[Acting]] = {}
+    for acting in found:
+        last = acting.last
+        # Experts take turns as the data wills.
+        turn = 0 if last.run.experts else last.occurrence
+        by_place.setdefault((last.run.path, last.module or last.name, turn), []).append(acting)
+    yield from by_place.values()

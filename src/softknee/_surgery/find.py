@@ -1,0 +1,253 @@
+"""Finds every place in a model where an activation acts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from softknee._errors import UsageError
+from softknee._surgery.axes import usual_axis
+from softknee._surgery.compose import Acting, Composer, groups, replay
+from softknee._surgery.observe import observe
+from softknee._surgery.places import Place, Site, Sites, Unseen
+from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
+from softknee.nn.values import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from softknee._surgery.observe import Trace
+
+_SCRIPTED = "it is scripted, and its code cannot be looked into; use the module it was made from"
+_COMPILED = "it is compiled; it was looked at as it runs without the compiler"
+_REWRITTEN = "its input is overwritten in place and used again; write `x = act(x)` without inplace"
+_NOT_RUN = "it did not run in the example"
+_NO_EXAMPLE = "functions are only seen with an example of the model's inputs"
+# An input for modules of unknown class where there is no example.
+_TEST_SHAPE = (4, 6)
+
+
+def sites(model: nn.Module, *inputs: Any, **keywords: Any) -> Sites:
+    """Find every place where an activation acts: modules, functions, and expressions that the code writes out.
+
+    The model runs once with the inputs, without gradients; its buffers, modes and the random states are afterwards as
+    before. Without inputs only modules are found.
+
+    Args:
+        model: Any module.
+        *inputs: What it is called with.
+        **keywords: What it is called with by name.
+
+    Returns:
+        The places in the order of their calls, and what could not be seen.
+
+    Raises:
+        UsageError: It is no module, or it is scripted.
+    """
+    return look(model, inputs, keywords).sites
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a model has shown.
+
+    Attributes:
+        sites: The places.
+        outputs: What the model returned, None without inputs.
+        functions: What acts at each place, to be called with other inputs.
+    """
+
+    sites: Sites
+    outputs: Any = None
+    functions: Mapping[Place, Callable[..., Any]] = field(default_factory=dict)
+
+
+def look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Look:
+    """Find the places, and keep what the model returned and what acts there.
+
+    Args:
+        model: As in `sites`.
+        inputs: As in `sites`.
+        keywords: As in `sites`.
+
+    Returns:
+        All of it.
+
+    Raises:
+        UsageError: It is no module, or it is scripted.
+    """
+    model = checked(model)
+    if not inputs and not keywords:
+        by_class = _by_class(model)
+        return Look(by_class, functions={site.place: model.get_submodule(site.path) for site in by_class})
+    trace, outputs = observe(model, inputs, keywords)
+    aliases = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    found = Composer(trace).compose()
+    placed: list[Site] = []
+    unseen = [Unseen(path, reason) for path, reason in trace.unseen]
+    functions: dict[Place, Callable[..., Any]] = {}
+    for acting in groups(found):
+        site = _site(model, acting, trace, found, aliases)
+        functions[site.place] = acting[0].last.module or partial(replay, acting[0].calls, acting[0].source)
+        reason = _unchangeable(acting[0], trace)
+        if reason:
+            unseen.append(Unseen(site.path, f"{site.kind}: {reason}", site))
+        else:
+            placed.append(site)
+    asleep = [site for site in _by_class(model) if _sleeps(model, site, trace)]
+    functions.update({site.place: model.get_submodule(site.path) for site in asleep})
+    notes = (Unseen(site.path, _NOT_RUN) for site in asleep)
+    return Look(Sites((*placed, *asleep), (*unseen, *_closed(model), *notes)), outputs, functions)
+
+
+def checked(model: Any) -> nn.Module:
+    """Return the module that is to be looked at.
+
+    Raises:
+        UsageError: It is no module, or it is scripted.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model must be a torch.nn.Module, got {excerpt(model)}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UsageError(
+            "the model is scripted or frozen, and its code cannot be looked into; use the one it was made of"
+        )
+    return getattr(model, "_orig_mod", model) if is_compiled(model) else model
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether a module is what `torch.compile` returns, or was compiled in place."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    wrapped = dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+    return wrapped or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _site(model: nn.Module, acting: Sequence[Acting], trace: Trace, found: Sequence[Acting], aliases: Any) -> Site:
+    first = acting[0]
+    last = first.last
+    owner = last.run.path
+    path = _alias(model, last.module, owner) if last.module is not None else owner
+    ranges = [trace.ranges[one.source] for one in acting if one.source in trace.ranges]
+    shape = trace.shapes[first.source]
+    axis = trace.axes.get(first.source, usual_axis(shape))
+    own = [one for one in found if one.last.run is last.run and _same_path(one, first)]
+    users = {one.last.run.path for one in found if one.last.module is last.module}
+    return Site(
+        path=path,
+        call=0 if last.run.experts and last.module is not None else own.index(first),
+        kind=first.kind,
+        role=first.role,
+        how=first.how,
+        shape=shape,
+        result=trace.shapes[last.output],
+        unit_axis=axis if axis < len(shape) else None,
+        low=min((float(low) for low, _ in ranges), default=math.inf),
+        high=max((float(high) for _, high in ranges), default=-math.inf),
+        times=len(acting),
+        shared=last.module is not None and (aliases[last.module] > 1 or len(own) > 1 or len(users) > 1),
+        place=_place(first, trace, path),
+    )
+
+
+def _same_path(one: Acting, other: Acting) -> bool:
+    """Return whether two activations of one run are the same module, or both functions."""
+    return one.last.module is other.last.module
+
+
+def _place(acting: Acting, trace: Trace, path: str) -> Place:
+    last = acting.last
+    experts = last.run.experts
+    if last.module is not None:
+        turns = 1 if experts else last.run.counts[last.module]
+        return Place(last.run.path, path, 0 if experts else last.occurrence, turns, experts=experts)
+    calls = [(call.name, call.occurrence, call.arguments) for call in acting.calls]
+    source = next(
+        (name, occurrence, index)
+        for name, occurrence, arguments in calls
+        for index, one in enumerate(arguments)
+        if getattr(one, "number", None) == acting.source
+    )
+    return Place(
+        last.run.path,
+        operation=last.name,
+        occurrence=last.occurrence,
+        source=source,
+        inner=tuple(call[:2] for call in calls[:-1]),
+        in_place=last in trace.rewritten,
+        eager_only=any(call.eager_only for call in acting.calls),
+        experts=experts,
+    )
+
+
+def _alias(model: nn.Module, module: nn.Module, owner: str) -> str:
+    """Return, of the paths of a module, the one that is nearest to the module that calls it."""
+    paths: list[str] = [path for path, one in model.named_modules(remove_duplicate=False) if one is module]
+    steps = owner.split(".")
+    return max(paths, key=lambda path: _common(path.split("."), steps))
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    different = (index for index, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(different, min(len(first), len(second)))
+
+
+def _unchangeable(acting: Acting, trace: Trace) -> str:
+    hidden = next((call.hidden for call in acting.calls if call.hidden), "")
+    rewritten = acting.last in trace.rewritten and acting.how != "function"
+    return hidden or (_REWRITTEN if rewritten else "")
+
+
+def _closed(model: nn.Module) -> Iterator[Unseen]:
+    """Yield the parts of a model that cannot be looked into, or not as they run."""
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            yield Unseen(path, _SCRIPTED)
+        elif is_compiled(module):
+            yield Unseen(path, _COMPILED)
+
+
+def _sleeps(model: nn.Module, site: Site, trace: Trace) -> bool:
+    """Return whether an activation did not run in the example, neither did what it is part of."""
+    modules = [
+        model.get_submodule(".".join(site.path.split(".")[:depth])) for depth in range(1, 1 + len(site.path.split(".")))
+    ]
+    return modules[-1] not in trace.ran and not any(module in trace.ran and _kind(module) for module in modules)
+
+
+def _kind(module: nn.Module) -> str | None:
+    """Return the kind of a module without an example of its inputs."""
+    kind = kind_by_class(module)
+    if kind is None and may_be_activation(module):
+        with torch.no_grad():
+            kind = kind_by_test(module, torch.zeros(_TEST_SHAPE), len(_TEST_SHAPE) - 1)
+    return kind
+
+
+def _by_class(model: nn.Module) -> Sites:
+    """Find the activations that are modules, in the order of their registration."""
+    paths: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    kinds = {module: _kind(module) for module in dict.fromkeys(paths.values()) if module is not model or not paths}
+    kinds[model] = kind_by_class(model)
+    count = Counter(paths.values())
+    inside = {part for module, kind in kinds.items() if kind for part in module.modules() if part is not module}
+    found = [
+        Site(
+            *(path, 0, kinds[module] or "", _role(kinds[module] or ""), "module", (), (), None, math.inf, -math.inf, 0),
+            shared=count[module] > 1,
+            place=Place(path.rpartition(".")[0], path),
+        )
+        for path, module in paths.items()
+        if kinds[module] and module not in inside
+    ]
+    return Sites(tuple(found), (*_closed(model), Unseen("", _NO_EXAMPLE)))
+
+
+def _role(kind: str) -> str:
+    return "normaliser" if kind == "softmax" else "activation"

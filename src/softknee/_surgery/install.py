@@ -1,0 +1,184 @@
+"""Puts activations into the places of a model, and takes them out again."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from softknee._errors import UsageError
+from softknee._surgery.redirect import PLAN, Experts, Plan, Turns, base_of, enter, leave, redirecting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from softknee._surgery.places import Place
+
+# Attribute of a model that says how to undo its swaps.
+SWAPS = "_softknee_swaps"
+# What activations in the place of functions are called in the module that calls them.
+NAME = "softknee_{}"
+
+
+@dataclass(eq=False)
+class Changes:
+    """What a swap has changed in a model, in words and with the modules that were there before.
+
+    Attributes:
+        replaced: Modules that were replaced, by their paths. In tuples, for modules register what they are given.
+        added: Paths of modules that were added.
+        plans: Plans that modules had before, by their paths.
+        hooked: Paths of modules that were given hooks.
+    """
+
+    replaced: dict[str, tuple[nn.Module]] = field(default_factory=dict)
+    added: list[str] = field(default_factory=list)
+    plans: dict[str, Plan | None] = field(default_factory=dict)
+    hooked: list[str] = field(default_factory=list)
+
+
+class Installer:
+    """Puts activations into a model.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.changes = Changes()
+
+    def install(self, activations: Mapping[Place, nn.Module]) -> dict[Place, str]:
+        """Put activations into their places.
+
+        Args:
+            activations: By place; `Experts` where each expert has its own.
+
+        Returns:
+            The path of each activation.
+
+        Raises:
+            UsageError: A module would have to be replaced that is outside of the module that calls it.
+        """
+        paths: dict[Place, str] = {}
+        by_module: dict[str, dict[Place, nn.Module]] = {}
+        for place in activations:
+            if not place.operation:
+                by_module.setdefault(place.module, {})[place] = activations[place]
+        for path, there in by_module.items():
+            paths.update(self._install_modules(path, there))
+        for place, activation in activations.items():
+            if place.operation:
+                paths[place] = self._install_function(place, activation)
+        self._hook()
+        return paths
+
+    def _install_modules(self, path: str, there: Mapping[Place, nn.Module]) -> dict[Place, str]:
+        """Replace a module by the activations for its places."""
+        place, first = next(iter(there.items()))
+        own = {one.turn: module for one, module in there.items() if one.owner == place.owner}
+        if place.turns == 1 or (len(own) == place.turns and len(set(map(id, own.values()))) == 1):
+            self._replace(path, first)
+            if isinstance(first, Experts):
+                self._plan(place.owner).add_experts(_inside(path, place.owner))
+            return dict.fromkeys(there, path)
+        old = self.model.get_submodule(path)
+        self._replace(path, Turns([own.get(turn, old) for turn in range(place.turns)]))
+        self._plan(place.owner).turns.append(_inside(path, place.owner))
+        return {one: f"{path}.{one.turn}" for one in there}
+
+    def _install_function(self, place: Place, activation: nn.Module) -> str:
+        """Have a module call an activation in the place of a function."""
+        owner = self.model.get_submodule(place.owner)
+        name = next(name for name in map(NAME.format, range(len(owner._modules) + 1)) if not hasattr(owner, name))
+        owner.add_module(name, activation)
+        self.changes.added.append(f"{place.owner}.{name}".lstrip("."))
+        plan = self._plan(place.owner)
+        plan.add(name, place)
+        if isinstance(activation, Experts):
+            plan.add_experts(name)
+        return self.changes.added[-1]
+
+    def _replace(self, path: str, module: nn.Module) -> None:
+        self.changes.replaced[path] = (self.model.get_submodule(path),)
+        if path:
+            _set(self.model, path, module)
+        else:
+            self.model = module
+
+    def _plan(self, path: str) -> Plan:
+        """Return the plan of a module that redirects calls from now on."""
+        module = self.model.get_submodule(path)
+        if path not in self.changes.plans:
+            before = module.__dict__.get(PLAN)
+            self.changes.plans[path] = before
+            module.__dict__[PLAN] = Plan() if before is None else copy.deepcopy(before)
+            if before is None:
+                module.__class__ = redirecting(type(module))
+        plan: Plan = module.__dict__[PLAN]
+        return plan
+
+    def _hook(self) -> None:
+        """Have the modules inside those that redirect functions take note of their runs.
+
+        Otherwise the functions that they call would be taken for the owner's.
+        """
+        owners = [module for module in self.model.modules() if PLAN in module.__dict__]
+        inside = {module for owner in owners for module in owner.modules() if module is not owner}
+        for path, module in self.model.named_modules():
+            if module in inside and enter not in module._forward_pre_hooks.values():
+                module.register_forward_pre_hook(enter)
+                module.register_forward_hook(leave)
+                self.changes.hooked.append(path)
+
+
+def undo(model: nn.Module, changes: Changes) -> nn.Module:
+    """Take out what a swap has put in.
+
+    Args:
+        model: The model.
+        changes: What it changed.
+
+    Returns:
+        The model; another one if it was itself an activation.
+    """
+    for path in changes.hooked:
+        module = model.get_submodule(path)
+        for hooks, hook in ((module._forward_pre_hooks, enter), (module._forward_hooks, leave)):
+            for key in [key for key, one in hooks.items() if one is hook]:
+                del hooks[key]
+    for path, plan in changes.plans.items():
+        module = model.get_submodule(path)
+        if plan is None:
+            module.__class__ = base_of(module)
+            del module.__dict__[PLAN]
+        else:
+            module.__dict__[PLAN] = plan
+    for path in changes.added:
+        parent, _, name = path.rpartition(".")
+        delattr(model.get_submodule(parent), name)
+    for path, (module,) in reversed(changes.replaced.items()):
+        if not path:
+            return module
+        _set(model, path, module)
+    return model
+
+
+def _set(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent)._modules[name] = module
+
+
+def _inside(path: str, owner: str) -> str:
+    """Return the path of a module as seen from another, which it must be inside of.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if owner and not path.startswith(f"{owner}."):
+        raise UsageError(
+            f"{path} is called by {owner}, but is not inside it; give each module an activation of its own"
+        )
+    return path[len(owner) + 1 :] if owner else path

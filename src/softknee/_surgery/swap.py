@@ -1,0 +1,290 @@
+"""Changes the activations of any model in one call, and tells what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from softknee._errors import UsageError
+from softknee._surgery.build import build, fit_in
+from softknee._surgery.find import Look, checked, is_compiled, look
+from softknee._surgery.install import SWAPS, Changes, Installer, undo
+from softknee._surgery.mimic import Mimic
+from softknee._surgery.observe import tensors_of, untouched
+from softknee._surgery.places import Site, Unseen, aligned
+from softknee._surgery.redirect import NOT_ONE_BY_ONE, Experts
+from softknee._surgery.select import select
+
+if TYPE_CHECKING:
+    from softknee._surgery.build import Replacement
+    from softknee._surgery.places import Place
+    from softknee._surgery.select import Where
+
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One activation that was replaced.
+
+    Attributes:
+        site: Where, and what was there.
+        path: Of the new activation.
+        activation: The new activation, as text.
+        error: Largest distance from the function that it imitates in the range seen, None if it imitates none.
+    """
+
+    site: Site
+    path: str
+    activation: str
+    error: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a swap has changed, and what not.
+
+    Attributes:
+        changed: What was replaced, in the order of calls.
+        left: Activations that were not asked for.
+        missed: What could not be seen or not be changed, with the reasons.
+        added_parameters: How many numbers the model has to train more than before.
+        difference: Largest difference of the model's outputs from before, None without an example.
+    """
+
+    changed: tuple[Change, ...]
+    left: tuple[Site, ...]
+    missed: tuple[Unseen, ...]
+    added_parameters: int
+    difference: float | None
+
+    def __repr__(self) -> str:
+        rows = [("place", "was", "is now", "at", "error"), *map(_row, self.changed)]
+        return "\n".join([*(aligned(rows) if self.changed else []), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{one}</th>" for one in ("place", "was", "is now", "at", "error"))
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _row(change))}</tr>" for change in self.changed
+        )
+        return f"<table><tr>{head}</tr>{rows}</table>{''.join(f'<p>{escape(note)}</p>' for note in self._notes())}"
+
+    def _notes(self) -> list[str]:
+        counts = f"{len(self.changed)} changed, {len(self.left)} left, {len(self.missed)} not seen or not changed"
+        notes = [f"{counts}; {self.added_parameters:+,} parameters"]
+        if self.difference is not None:
+            notes.append(f"largest difference of the outputs: {self.difference:.3g}")
+        notes += [f"left: {site.name}: {site.kind} ({site.role})" for site in self.left]
+        return notes + [f"not seen or not changed: {one.path or 'the model'}: {one.reason}" for one in self.missed]
+
+
+def swap(
+    model: nn.Module,
+    to: Replacement,
+    where: Where | list[Where] | None = None,
+    like: str | None = None,
+    example_inputs: Any = None,
+    per_channel: bool = False,
+    shared: bool = False,
+    *,
+    per_expert: bool = False,
+    strict: bool = True,
+) -> tuple[nn.Module, Report]:
+    """Replace activations of a model, in place.
+
+    Functions are replaced as well as modules, without a change of the model's code: the module that calls them calls a
+    new submodule instead. Names in the state dict of what is not replaced stay. The model can be trained, moved, saved,
+    copied, compiled and exported as before; `unswap` undoes the swap. Swap before compiling or wrapping a model.
+
+    Args:
+        model: Any module. Nothing of it is changed if an error is raised.
+        to: What to put in: a name, a formula, either with options in brackets (`"swish[beta=1.5]"`); a module, of which
+            copies are made; a class or function without arguments that makes one; a function of a `Site` that returns
+            one of these.
+        where: Which activations: None for all but gates, outputs and softmaxes; a kind (`"gelu"`), a path or a pattern
+            of paths (`"layers.*.act"`), a role (`"gate"`), a class, a function of a `Site`; or a list of these.
+        like: The function that trainable activations begin as, on the range that each sees: a name, a formula, or
+            `"original"` for the one replaced.
+        example_inputs: What the model is called with: a tensor, a tuple, or a dictionary of named inputs. Without it
+            only modules are found.
+        per_channel: Whether each channel gets parameters of its own.
+        shared: Whether one instance serves all places; otherwise each place has its own, also where one served several.
+        per_expert: Whether each expert of a mixture of experts gets an activation of its own.
+        strict: Whether to raise an error if nothing was changed, or not all that was asked for.
+
+    Returns:
+        The model, another one only if it was itself replaced; and the report.
+
+    Raises:
+        UsageError: Nothing matches, or what matches cannot be changed, or a replacement does not fit.
+    """
+    _check(model)
+    inputs, keywords = _example(example_inputs)
+    seen = look(model, inputs, keywords)
+    blocked = [one.site for one in seen.sites.unseen if one.site is not None]
+    asked = select(where, [*seen.sites, *blocked], dict(model.named_modules(remove_duplicate=False)))
+    chosen = [site for site in asked if site not in blocked]
+    if strict:
+        _check_all(asked, blocked, seen)
+    made = _make(model, to, chosen, shared=shared, per_channel=per_channel, per_expert=per_expert)
+    errors = _imitate(like, made, chosen, seen) if like is not None else {}
+    before = _parameters(model)
+    outputs = seen.outputs
+    if (inputs or keywords) and any(site.place.in_place for site in (*seen.sites, *blocked)):
+        # What is overwritten was not, while the model was looked at.
+        with untouched(model):
+            outputs = model(*inputs, **keywords)
+    installer = Installer(model)
+    paths = installer.install(made)
+    model = installer.model
+    model.__dict__[SWAPS] = [*model.__dict__.get(SWAPS, []), installer.changes]
+    difference = None
+    if inputs or keywords:
+        after = look(model, inputs, keywords)
+        _check_effect(model, installer.changes, chosen, paths, after)
+        difference = _difference(outputs, after.outputs)
+    changed = tuple(Change(site, paths[site.place], repr(made[site.place]), errors.get(site.place)) for site in chosen)
+    left = tuple(site for site in seen.sites if site not in chosen)
+    return model, Report(changed, left, seen.sites.unseen, _parameters(model) - before, difference)
+
+
+def unswap(model: nn.Module) -> nn.Module:
+    """Undo the last swap of a model, in place: the activations from before are there again, with their parameters.
+
+    Args:
+        model: That was swapped, or a copy of it.
+
+    Returns:
+        The model, another one only if it was itself replaced.
+
+    Raises:
+        UsageError: It was not swapped, or was wrapped since.
+    """
+    swaps: list[Changes] = model.__dict__.get(SWAPS, []) if isinstance(model, nn.Module) else []
+    if not swaps:
+        raise UsageError(f"{type(model).__name__} was not swapped, so there is nothing to undo")
+    restored = undo(model, swaps[-1])
+    if len(swaps) > 1:
+        restored.__dict__[SWAPS] = swaps[:-1]
+    elif SWAPS in restored.__dict__:
+        del restored.__dict__[SWAPS]
+    return restored
+
+
+def _check(model: Any) -> None:
+    """Refuse what cannot be changed.
+
+    Raises:
+        UsageError: Saying what to do.
+    """
+    checked(model)
+    compiled = next((path or "the model" for path, module in model.named_modules() if is_compiled(module)), None)
+    if compiled:
+        raise UsageError(f"{compiled} is compiled already; swap first, then compile")
+    if type(model).__name__ in _WRAPPERS:
+        raise UsageError(
+            f"the model is wrapped in {type(model).__name__}; swap first, then wrap, as optimizers must too"
+        )
+
+
+def _example(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return arguments and named arguments."""
+    if inputs is None:
+        return (), {}
+    if isinstance(inputs, Mapping):
+        return (), inputs
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def _check_all(asked: list[Site], blocked: list[Site], seen: Look) -> None:
+    """Refuse to change nothing, or less than asked for.
+
+    Raises:
+        UsageError: Saying why.
+    """
+    stuck = [site for site in asked if site in blocked]
+    if stuck:
+        reasons = {one.site: one.reason for one in seen.sites.unseen if one.site is not None}
+        raise UsageError(
+            f"{len(stuck)} of {len(asked)} activations cannot be changed, first {stuck[0].name}: {reasons[stuck[0]]}; "
+            "strict=False changes the others"
+        )
+    if not asked:
+        notes = "".join(f"; not seen: {one.path or 'the model'}: {one.reason}" for one in seen.sites.unseen)
+        left = f"; there are {len(seen.sites)} others, such as {seen.sites[0].name}" if len(seen.sites) else ""
+        raise UsageError(f"no activation to change was found{left}{notes}")
+
+
+def _make(
+    model: nn.Module, to: Replacement, chosen: list[Site], *, shared: bool, per_channel: bool, per_expert: bool
+) -> dict[Place, nn.Module]:
+    """Make the activation for each place, and try it.
+
+    Raises:
+        UsageError: It does not fit, or there are no experts.
+    """
+    made: dict[Place, nn.Module] = {}
+    for site in chosen:
+        if per_expert and not site.place.experts:
+            raise UsageError(f"{site.name} is not in a mixture of experts that run one by one; {NOT_ONE_BY_ONE}")
+        one = next(iter(made.values())) if shared and made else build(to, site, per_channel=per_channel)
+        fit_in(one, model, site)
+        if per_expert and not isinstance(one, Experts):
+            others = [build(to, site, per_channel=per_channel) for _ in range(site.place.experts - 1)]
+            for other in others:
+                fit_in(other, model, site)
+            one = Experts([one, *others])
+        made[site.place] = one
+    return made
+
+
+def _imitate(like: str, made: dict[Place, nn.Module], chosen: list[Site], seen: Look) -> dict[Place, float]:
+    """Fit all activations to the function they are to begin as, and return how far they are from it."""
+    mimic = Mimic(like)
+    errors: dict[Place, float] = {}
+    for site in chosen:
+        activation = made[site.place]
+        parts = activation if isinstance(activation, Experts) else [activation]
+        errors[site.place] = max(mimic.fit(part, site, seen.functions[site.place]) for part in parts)
+    return errors
+
+
+def _check_effect(
+    model: nn.Module, changes: Changes, chosen: list[Site], paths: Mapping[Place, str], after: Look
+) -> None:
+    """See that what was put in acts, and take it out again if it does not.
+
+    Raises:
+        UsageError: Something that was put in did not run.
+    """
+    acting = {site.path for site in after.sites if site.times}
+    inner = {path.rpartition(".")[0] for path in acting}
+    idle = [site for site in chosen if site.times and paths[site.place] not in acting | inner]
+    if idle:
+        undo(model, changes)
+        model.__dict__[SWAPS].pop()
+        raise UsageError(
+            f"what was put in the place of {idle[0].name} ({idle[0].kind}) does not run; nothing was changed"
+        )
+
+
+def _difference(before: Any, after: Any) -> float:
+    pairs = list(zip(tensors_of(before), tensors_of(after), strict=False))
+    return max((_distance(one, other) for one, other in pairs if one.numel()), default=0.0)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    error = "-" if change.error is None else f"{change.error:.2g}"
+    return change.site.name, change.site.kind, change.activation, change.path, error
