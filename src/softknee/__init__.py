@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from softknee._spec import Param, Promises, Spec
     from softknee._surgery.find import sites
     from softknee._surgery.places import Site, Sites
+    from softknee._surgery.recipe import Recipe
     from softknee._surgery.swap import Report, swap, unswap
     from softknee.nn.formula import expression
     from softknee.nn.groups import parameter_groups
@@ -37,6 +38,7 @@ _HOMES = {
     "MissingExtra": "softknee._errors",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
+    "Recipe": "softknee._surgery.recipe",
     "Report": "softknee._surgery.swap",
     "Site": "softknee._surgery.places",
     "Sites": "softknee._surgery.places",
@@ -73,6 +75,7 @@ __all__ = [
     "MissingExtra",
     "Param",
     "Promises",
+    "Recipe",
     "Report",
     "Site",
     "Sites",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from softknee._catalogue import create, parse_choice
 from softknee._errors import UsageError
@@ -69,9 +69,9 @@ def _by_text(text: str, site: Site, *, per_channel: bool) -> nn.Module:
     options: dict[str, Any] = dict(choice.options)
     spec = choice.spec
     given = options.get("per_channel")
-    if (per_channel and given is None) or given is True or (needs_channels(spec) and spec.kind == "vector"):
+    if (per_channel and given is None) or given is True:
         options["per_channel"] = _units(site, choice.label)
-    if spec.kind == "contextual":
+    if needs_channels(spec):
         options["channels"] = _units(site, choice.label)
     axis = None if site.unit_axis is None else site.unit_axis if site.unit_axis < len(site.shape) - 1 else -1
     if spec.kind == "elementwise" and options.get("per_channel") is not None and axis is not None:
@@ -95,8 +95,26 @@ def _units(site: Site, label: str) -> int:
     return site.units
 
 
+def join(made: nn.Module, model: nn.Module, path: str) -> Tensor:
+    """Give a new activation the device, dtype and mode of the module that calls it.
+
+    Args:
+        made: The activation.
+        model: The model it is for.
+        path: Of the module that calls it.
+
+    Returns:
+        A tensor with this device and dtype.
+    """
+    owner = model.get_submodule(path)
+    tensors = (one for module in (owner, model) for one in module.parameters() if one.is_floating_point())
+    like: Tensor = next(tensors, torch.empty(0))
+    made.to(device=like.device, dtype=like.dtype).train(owner.training)
+    return like
+
+
 def fit_in(made: nn.Module, model: nn.Module, site: Site) -> None:
-    """Give a new activation the device, dtype and mode of the module that calls it, and try it.
+    """Have a new activation join a model, and try it.
 
     Args:
         made: The activation.
@@ -106,10 +124,7 @@ def fit_in(made: nn.Module, model: nn.Module, site: Site) -> None:
     Raises:
         UsageError: It cannot be called with such inputs, or changes their shape otherwise than what was there.
     """
-    owner = model.get_submodule(site.place.owner)
-    tensors = (one for module in (owner, model) for one in module.parameters() if one.is_floating_point())
-    like = next(tensors, torch.empty(0))
-    made.to(device=like.device, dtype=like.dtype).train(owner.training)
+    like = join(made, model, site.place.owner)
     if not site.shape or like.is_meta:
         return
     shape = (min(ROWS, site.shape[0]), *site.shape[1:])

@@ -31,12 +31,14 @@ class Changes:
         added: Paths of modules that were added.
         plans: Plans that modules had before, by their paths.
         hooked: Paths of modules that were given hooks.
+        paths: Of the activations that were put in, by their places.
     """
 
     replaced: dict[str, tuple[nn.Module]] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     plans: dict[str, Plan | None] = field(default_factory=dict)
     hooked: list[str] = field(default_factory=list)
+    paths: dict[Place, str] = field(default_factory=dict)
 
 
 class Installer:
@@ -48,6 +50,7 @@ class Installer:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.before = model.__dict__.get(SWAPS, [])
         self.changes = Changes()
 
     def install(self, activations: Mapping[Place, nn.Module]) -> dict[Place, str]:
@@ -73,7 +76,17 @@ class Installer:
             if place.operation:
                 paths[place] = self._install_function(place, activation)
         self._hook()
+        self.changes.paths = paths
         return paths
+
+    def finish(self) -> nn.Module:
+        """Note in the model how to undo the changes.
+
+        Returns:
+            The model, another one only if it was itself replaced.
+        """
+        self.model.__dict__[SWAPS] = [*self.before, self.changes]
+        return self.model
 
     def _install_modules(self, path: str, there: Mapping[Place, nn.Module]) -> dict[Place, str]:
         """Replace a module by the activations for its places."""

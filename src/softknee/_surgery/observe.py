@@ -28,10 +28,13 @@ from softknee._surgery.operations import (
     takes_expert,
 )
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
+from softknee._surgery.redirect import PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from softknee._surgery.redirect import Plan
 
 # Why what is called in some way cannot be replaced, by the module whose code stands between.
 _BETWEEN = {
@@ -59,12 +62,14 @@ class Run:
         path: Its path in the model.
         counts: How often each function was called in it so far, and each module.
         experts: How many experts it goes through, as far as seen.
+        expert: Index of the one at work.
     """
 
     module: nn.Module
     path: str
     counts: Counter[Any] = field(default_factory=Counter)
     experts: int = 0
+    expert: Any = None
 
 
 @dataclass(eq=False)
@@ -171,11 +176,15 @@ class Observer(TorchFunctionMode):
             self.trace.unseen[run.path, FUSED[name]] = None
         if name not in WATCHED or not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
             self._look_for_experts(run, name, args)
-            self._use(args, kwargs)
             result = func(*args, **kwargs)
+            # Who asks for a shape or a dtype does not use the elements.
+            if result is None or any(isinstance(one, Tensor) for one in tree_flatten(result)[0]):
+                self._use(args, kwargs)
             self._follow(name, args, result)
             return result
-        call = Call(name, run, run.counts[name], self._refs(args), self._refs(kwargs), function=func, hidden=_hidden())
+        call = Call(
+            name, run, _occurrence(run, name), self._refs(args), self._refs(kwargs), function=func, hidden=_hidden()
+        )
         run.counts[name] += 1
         self._measure(args[0])
         call.in_place = is_in_place(called, kwargs)
@@ -254,8 +263,8 @@ class Observer(TorchFunctionMode):
 
     def _look_for_experts(self, run: Run, name: str, args: tuple[Any, ...]) -> None:
         """Notice that a module turns to the next of its experts, for which its calls are counted from the beginning."""
-        if name == "getitem" and takes_expert(run.module, args):
-            run.experts = len(args[0])
+        if name == "getitem" and takes_expert(run.module, args) and args[1] is not run.expert:
+            run.experts, run.expert = len(args[0]), args[1]
             run.counts.clear()
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -380,6 +389,15 @@ def _visible() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _occurrence(run: Run, name: str) -> int:
+    """Return which call of a function comes next in a run; calls that are redirected already are not seen."""
+    plan: Plan | None = run.module.__dict__.get(PLAN)
+    redirected = {*plan.ends, *plan.skipped} if plan else ()
+    while (name, run.counts[name]) in redirected:
+        run.counts[name] += 1
+    return run.counts[name]
 
 
 def _hidden() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,10 @@ class Experts(nn.ModuleList):
     """Activations of a mixture of experts, one for each."""
 
     expert: int | Tensor | None = None
+
+    def restart(self) -> None:
+        """Wait to be told which expert is at work."""
+        self.expert = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply that of the expert at work.
@@ -137,6 +141,15 @@ class Plan:
         self.by_expert = True
         self._look_up()
 
+    def restart(self, owner: nn.Module) -> None:
+        """Have activations that take turns, or that belong to experts, begin anew.
+
+        Args:
+            owner: The module with this plan.
+        """
+        for path in (*self.turns, *self.experts):
+            cast("Turns | Experts", owner.get_submodule(path)).restart()
+
     def _look_up(self) -> None:
         """Look up the functions that matter."""
         names = {name for name, _ in (*self.ends, *self.sources, *self.skipped)}
@@ -165,6 +178,7 @@ class Redirect(TorchFunctionMode):
         self.plan = plan
         self.counts: dict[str, int] = {}
         self.inputs: dict[str, Tensor] = {}
+        self.expert: int | Tensor | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -179,7 +193,8 @@ class Redirect(TorchFunctionMode):
 
     def _call(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "getitem":
-            if takes_expert(self.owner, args):
+            if takes_expert(self.owner, args) and args[1] is not self.expert:
+                self.expert = args[1]
                 self.counts.clear()
                 for path in self.plan.experts:
                     self.owner.get_submodule(path).expert = args[1]
@@ -234,8 +249,7 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
                 raise UsageError(_EAGER_ONLY)
             depth = len(_running.modules)
             _running.modules.append(self)
-            for path in plan.turns:
-                self.get_submodule(path).restart()
+            plan.restart(self)
             try:
                 if not plan.functions:
                     return super().forward(*args, **kwargs)
@@ -245,8 +259,7 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
                 while len(_running.modules) > depth:
                     _running.modules.pop()
                 # So that the next run, and a compiler that looks at it, finds the same.
-                for path in plan.turns:
-                    self.get_submodule(path).restart()
+                plan.restart(self)
 
         def __reduce_ex__(self, _: Any) -> Any:
             state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from softknee._catalogue import parse_choice
 from softknee._errors import UsageError
 from softknee._surgery.build import build, fit_in
 from softknee._surgery.find import Look, checked, is_compiled, look
@@ -123,6 +124,9 @@ def swap(
         UsageError: Nothing matches, or what matches cannot be changed, or a replacement does not fit.
     """
     _check(model)
+    if isinstance(to, str):
+        parse_choice(to)
+    mimic = None if like is None else Mimic(like)
     inputs, keywords = _example(example_inputs)
     seen = look(model, inputs, keywords)
     blocked = [one.site for one in seen.sites.unseen if one.site is not None]
@@ -131,7 +135,7 @@ def swap(
     if strict:
         _check_all(asked, blocked, seen)
     made = _make(model, to, chosen, shared=shared, per_channel=per_channel, per_expert=per_expert)
-    errors = _imitate(like, made, chosen, seen) if like is not None else {}
+    errors = _imitate(mimic, made, chosen, seen) if mimic else {}
     before = _parameters(model)
     outputs = seen.outputs
     if (inputs or keywords) and any(site.place.in_place for site in (*seen.sites, *blocked)):
@@ -140,14 +144,13 @@ def swap(
             outputs = model(*inputs, **keywords)
     installer = Installer(model)
     paths = installer.install(made)
-    model = installer.model
-    model.__dict__[SWAPS] = [*model.__dict__.get(SWAPS, []), installer.changes]
+    model = installer.finish()
     difference = None
     if inputs or keywords:
         after = look(model, inputs, keywords)
         _check_effect(model, installer.changes, chosen, paths, after)
         difference = _difference(outputs, after.outputs)
-    changed = tuple(Change(site, paths[site.place], repr(made[site.place]), errors.get(site.place)) for site in chosen)
+    changed = tuple(Change(site, paths[site.place], _text(made[site.place]), errors.get(site.place)) for site in chosen)
     left = tuple(site for site in seen.sites if site not in chosen)
     return model, Report(changed, left, seen.sites.unseen, _parameters(model) - before, difference)
 
@@ -242,9 +245,8 @@ def _make(
     return made
 
 
-def _imitate(like: str, made: dict[Place, nn.Module], chosen: list[Site], seen: Look) -> dict[Place, float]:
+def _imitate(mimic: Mimic, made: dict[Place, nn.Module], chosen: list[Site], seen: Look) -> dict[Place, float]:
     """Fit all activations to the function they are to begin as, and return how far they are from it."""
-    mimic = Mimic(like)
     errors: dict[Place, float] = {}
     for site in chosen:
         activation = made[site.place]
@@ -283,6 +285,11 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _text(module: nn.Module) -> str:
+    one = f"{len(module)} of {module[0]!r}" if isinstance(module, Experts) else repr(module)
+    return " ".join(one.split())
 
 
 def _row(change: Change) -> tuple[str, ...]:
