@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
+from softknee._bench.layers import convolution, linear
 from softknee._bench.streams import Stream, stream_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import torch
 
-    MakeActivation = Callable[[int], nn.Module]
+    from softknee._bench.layers import MakeActivation
 
 WIDTHS = (16, 32, 64)
 BLOCKS = 3
@@ -37,7 +36,7 @@ def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int =
     """
     generator = stream_generator(seed, Stream.WEIGHTS)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["convolution"] = _convolution(3, WIDTHS[0], 3, 1, generator)
+    layers["convolution"] = convolution(3, WIDTHS[0], 3, 1, generator)
     layers["norm"] = nn.BatchNorm2d(WIDTHS[0])
     layers["activation"] = make_activation(WIDTHS[0])
     inputs = WIDTHS[0]
@@ -48,7 +47,7 @@ def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int =
             inputs = outputs
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["classifier"] = _classifier(inputs, classes, generator)
+    layers["classifier"] = linear(inputs, classes, generator)
     return nn.Sequential(layers)
 
 
@@ -67,14 +66,14 @@ class BasicBlock(nn.Module):
         self, inputs: int, outputs: int, stride: int, make_activation: MakeActivation, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.convolution_0 = _convolution(inputs, outputs, 3, stride, generator)
+        self.convolution_0 = convolution(inputs, outputs, 3, stride, generator)
         self.norm_0 = nn.BatchNorm2d(outputs)
         self.activation_0 = make_activation(outputs)
-        self.convolution_1 = _convolution(outputs, outputs, 3, 1, generator)
+        self.convolution_1 = convolution(outputs, outputs, 3, 1, generator)
         self.norm_1 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            projection = _convolution(inputs, outputs, 1, stride, generator)
+            projection = convolution(inputs, outputs, 1, stride, generator)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
         self.activation_1 = make_activation(outputs)
 
@@ -91,17 +90,3 @@ class BasicBlock(nn.Module):
         residual = self.norm_1(self.convolution_1(residual))
         result: Tensor = self.activation_1(residual + self.shortcut(x))
         return result
-
-
-def _convolution(inputs: int, outputs: int, size: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
-    # The constructor's own initialization would draw from the global generator.
-    layer: nn.Conv2d = skip_init(nn.Conv2d, inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    return layer
-
-
-def _classifier(inputs: int, classes: int, generator: torch.Generator) -> nn.Linear:
-    layer: nn.Linear = skip_init(nn.Linear, inputs, classes)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
