@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._version import __version__
 
 if TYPE_CHECKING:
-    from softknee import functional, nn, testing
+    from softknee import functional, integrations, nn, testing
     from softknee._bench.compare import bench
     from softknee._bench.study import Study
     from softknee._card.cost import Cost, cost
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from softknee._engine.memory import keep_memory
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
+    from softknee._glu import glu
     from softknee._spec import Param, Promises, Spec
     from softknee._surgery.find import sites
     from softknee._surgery.places import Site, Sites
     from softknee._surgery.recipe import Recipe
     from softknee._surgery.swap import Report, swap, unswap
     from softknee.nn.formula import expression
-    from softknee.nn.groups import parameter_groups
+    from softknee.nn.groups import matrix_parameters, parameter_groups
     from softknee.nn.reach import calibrate_reach
 
 _HOMES = {
@@ -57,8 +58,10 @@ _HOMES = {
     "families": "softknee._catalogue",
     "gain": "softknee._card.propagation",
     "get": "softknee._catalogue",
+    "glu": "softknee._glu",
     "keep_memory": "softknee._engine.memory",
     "list": "softknee._catalogue",
+    "matrix_parameters": "softknee.nn.groups",
     "moments": "softknee._card.propagation",
     "parameter_groups": "softknee.nn.groups",
     "recognise": "softknee._card.recognise",
@@ -67,7 +70,7 @@ _HOMES = {
     "swap": "softknee._surgery.swap",
     "unswap": "softknee._surgery.swap",
 }
-_NAMESPACES = ("functional", "nn", "testing")
+_NAMESPACES = ("functional", "integrations", "nn", "testing")
 
 __all__ = [
     "Cost",
@@ -96,8 +99,11 @@ __all__ = [
     "functional",
     "gain",
     "get",
+    "glu",
+    "integrations",
     "keep_memory",
     "list",
+    "matrix_parameters",
     "moments",
     "nn",
     "parameter_groups",

@@ -1,13 +1,14 @@
 """Run as a script: sends what the Triton engine does through Triton's real compiler, for GPUs that are not there.
 
 A stand-in for the driver names the GPU, and launches stop after compiling. Prints as JSON the PTX and the size of the
-machine code of each compiled kernel, by its module, function and variant.
+machine code of each compiled kernel, by its module, function and variant; those of pairs have "pairs:" in front.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from types import SimpleNamespace
 
 import torch
@@ -16,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from softknee._engine.grid import Grid
-from softknee._engine.layout import Layout
+from softknee._engine.layout import Halves, Layout, layout_of_pairs
 from softknee._engine.trace import Formula
 from softknee._engine.triton_pointwise import triton_kernel
 from softknee._engine.triton_table import run_table
@@ -27,7 +28,18 @@ SIZES = (1, 16, 17, 1024, 1025, 4096, 5000)
 ROWS = ((1, 3, 64), (5, 3, 64), (7, 3, 48), (2, 7, 33), (9, 1, 50))
 COLUMNS = ((9, 7, 1), (40, 7, 1), (3, 16, 1), (1, 32, 1), (7, 64, 1))
 
+# Shapes that end in pairs of two channels in each of so many samples, and whether gates and values alternate.
+PAIRS = (
+    ((40, 32), False),
+    ((40, 34), False),
+    ((40, 32), True),
+    ((40, 34), True),
+    ((5, 6, 64), False),
+    ((5, 6, 33), True),
+)
+
 _run = JITFunction.run
+label = ""
 records: dict[str, dict[str, object]] = {}
 
 
@@ -51,7 +63,10 @@ def compile_only(self, *args, grid, warmup, **kwargs):
     """Do what a launch does, up to the launch."""
     kernel = _run(self, *args, grid=grid, warmup=True, **kwargs)
     ptx = kernel.asm["ptx"]
-    records[f"{self.fn.__module__}.{self.fn.__name__} {kernel.hash}"] = {"ptx": ptx, "cubin": len(kernel.asm["cubin"])}
+    records[f"{label}{self.fn.__module__}.{self.fn.__name__} {kernel.hash}"] = {
+        "ptx": ptx,
+        "cubin": len(kernel.asm["cubin"]),
+    }
     return kernel
 
 
@@ -82,6 +97,28 @@ def call(formula, dtype, layout, *, per_channel):
     triton_kernel(formula.gradient, **options)((x, x), (x,), leaves, layout, 2**61)
 
 
+def swish_times(x, u, beta):
+    return x * torch.sigmoid(beta * x) * u
+
+
+def pairs():
+    """Compile all kernels of pairs."""
+    global label
+    label = "pairs:"
+    formula = Formula(swish_times, (None,), (True,), pairs=True)
+    for dtype in DTYPES:
+        for (shape, interleaved), per_channel in product(PAIRS, (False, True)):
+            x, halves = torch.zeros(shape, dtype=dtype), Halves(gate_first=True, interleaved=interleaved)
+            g = torch.zeros_like(halves.of(x, 1)[0])
+            layout = layout_of_pairs(x, torch.contiguous_format, 1, interleaved=interleaved, shared=not per_channel)
+            leaves = torch.ones(1, layout.channels)
+            options = {"leaves": 1, "per_channel": per_channel, "dtype": dtype, "pairs": True}
+            gates = halves.of(x, 1)
+            triton_kernel(formula.value, arrays=1, **options)(gates, (g,), leaves, layout)
+            triton_kernel(formula.gradient, arrays=2, **options)((*gates, g), gates, leaves, layout)
+    label = ""
+
+
 def tables():
     """Compile all lookups."""
     grid = Grid(origin=0.0, step=1 / 16, first=-64, bins=128)
@@ -101,6 +138,7 @@ def main():
     JITFunction.run = compile_only
     pointwise(snake)
     pointwise(noisy)
+    pairs()
     tables()
     json.dump(records, sys.stdout)
 

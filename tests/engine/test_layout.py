@@ -53,7 +53,7 @@ def test_dense_tensors_are_left_alone_and_others_copied(x):
 def test_layouts_say_where_the_channels_are(x, data):
     dim = data.draw(st.integers(0, x.dim() - 1))
     x, memory_format = dense(x)
-    outer, channels, inner, same_format = layout_of(x, memory_format, dim)
+    outer, channels, inner, same_format, _ = layout_of(x, memory_format, dim)
     assert same_format == memory_format
     assert channels == x.shape[dim]
     assert outer * channels * inner == x.numel()
@@ -66,7 +66,7 @@ def test_layouts_say_where_the_channels_are(x, data):
 @given(tensors())
 def test_without_channels_there_is_one_run(x):
     x, memory_format = dense(x)
-    assert layout_of(x, memory_format, None) == (x.numel(), 1, 1, memory_format)
+    assert layout_of(x, memory_format, None) == Layout(x.numel(), 1, 1, memory_format)
     x = x + 0
     in_memory_order(x, memory_format).fill_(7)
     assert (x == 7).all()

@@ -34,7 +34,7 @@ def requiring_grad(*tensors: torch.Tensor) -> list[torch.Tensor]:
 def derivatives(formula: Formula, tensors: list[torch.Tensor], by: str) -> tuple[torch.Tensor, ...]:
     """What autograd gives in float64 for the outputs of one of a formula's graphs."""
     x, g, v, *leaves = requiring_grad(*tensors)
-    y = formula(x, tuple(leaves))
+    y = formula(x, *leaves)
     trained = [leaves[index] for index in formula.wanted]
     if by == "value":
         return (y,)

@@ -37,6 +37,15 @@ def compiled(request, tmp_path_factory):
     return json.loads(run_python(str(SCRIPT), str(request.param), TRITON_CACHE_DIR=str(folder)))
 
 
+def singles(compiled):
+    """Names of modules and functions, of what takes no pairs, with what was compiled for each variant."""
+    return [(name.split()[0], record) for name, record in compiled.items() if not name.startswith("pairs:")]
+
+
+def pairs(compiled):
+    return [(name.split()[0], record) for name, record in compiled.items() if name.startswith("pairs:")]
+
+
 def test_kernels_compile_to_machine_code(compiled):
     assert all(record["cubin"] for record in compiled.values())
 
@@ -53,14 +62,14 @@ def test_floats_are_never_added_atomically(compiled):
 
 
 def test_memory_moves_in_vectors_where_sizes_allow_it(compiled):
-    whole = [record["ptx"] for name, record in compiled.items() if name.split()[0].endswith(".flat")]
+    whole = [record["ptx"] for name, record in singles(compiled) if name.endswith(".flat")]
     vectors = [bool(re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)) for ptx in whole]
     assert sum(vectors) == len(vectors) / 2
 
 
 def test_new_shapes_compile_nothing_new(compiled):
     """Two variants for each dtype: sizes that 16 divides and others; rows also differ by the width of their blocks."""
-    variants = Counter(name.split()[0] for name in compiled)
+    variants = Counter(name for name, _ in singles(compiled))
     for name, count in variants.items():
         dtypes = 2
         if name.endswith((".flat", ".columns")):
@@ -69,6 +78,19 @@ def test_new_shapes_compile_nothing_new(compiled):
             assert count <= 2 * 2 * dtypes, name
         else:
             assert count <= (8 if name.endswith("._slopes") else 4) * dtypes, name
+
+
+def test_new_shapes_of_pairs_compile_little_that_is_new(compiled):
+    """Twice as many: gates and values lie in runs or alternate, and values begin at a multiple of 16 bytes or not."""
+    variants = Counter(name for name, _ in pairs(compiled))
+    assert {name.rpartition(".")[2] for name in variants} == {"flat", "rows", "columns"}
+    assert all(count <= 2 * 2 * 2 * 2 for count in variants.values())
+
+
+def test_runs_of_pairs_move_in_vectors_where_sizes_allow_it(compiled):
+    found = [record["ptx"] for name, record in pairs(compiled) if name.endswith(".rows")]
+    vectors = [bool(re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)) for ptx in found]
+    assert 0 < sum(vectors) < len(vectors)
 
 
 def test_triton_is_not_loaded_by_us_before_a_gpu_is_used():

@@ -34,7 +34,10 @@ class Engine(Protocol):
         """Write `f(x)` to `y`."""
 
     def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
-        """Write `g f'(x)` to `out`, which may be `g`; return the summed gradients of the trained entries if asked."""
+        """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked.
+
+        `out` may be `g`, but for pairs, of whose gradients there are two.
+        """
 
 
 class Call(NamedTuple):
@@ -60,7 +63,7 @@ class Call(NamedTuple):
         """Return the evaluation at parameter values, in their stored shapes."""
         leaves = self.plan.leaves(values, self.layout.channels, device)
         engine = self.engine_of(self.plan, leaves, device, self.reach)
-        return Evaluation(self.plan, engine, self.layout, leaves, self.seed)
+        return Evaluation(self.plan, engine, self.layout, leaves, self.seed, self.channel_dim)
 
 
 class Evaluation(NamedTuple):
@@ -72,6 +75,7 @@ class Evaluation(NamedTuple):
         layout: Of the tensors.
         leaves: `(entries, channels)` parameter values, float32.
         seed: Of random numbers.
+        channel_dim: Of the tensors, None where all elements share their parameters.
     """
 
     plan: Plan
@@ -79,6 +83,19 @@ class Evaluation(NamedTuple):
     layout: Layout
     leaves: Tensor | None
     seed: int
+    channel_dim: int | None = None
+
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what the formula takes element by element."""
+        return self.plan.parts(x, self.channel_dim)
+
+    def output_of(self, x: Tensor) -> Tensor:
+        """Return memory for the value at an input."""
+        if self.plan.halves is None or self.channel_dim is None:
+            return torch.empty_like(x)
+        shape = [*x.shape]
+        shape[self.channel_dim] //= 2
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self.layout.memory_format)
 
 
 def differentiable(call: Call, x: Tensor, values: Sequence[Value]) -> Tensor:
@@ -90,7 +107,7 @@ def differentiable(call: Call, x: Tensor, values: Sequence[Value]) -> Tensor:
         values: Parameters in their stored shapes, or numbers.
 
     Returns:
-        Same shape, dtype and memory format as `x`.
+        Same dtype and memory format as `x`, and shape but for pairs.
     """
     result: Tensor = _Value.apply(x, call, *values)
     return result
@@ -102,7 +119,7 @@ class _Value(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, *values: Value) -> Tensor:
         at = call.at(values, x.device)
-        y = torch.empty_like(x)
+        y = at.output_of(x)
         at.engine.value(at, x, y)
         # The next layer keeps `y` anyway. A table has the slope to the right of a kink on it, where `y` may lie.
         keeps_output = call.plan.keeps_output and at.engine.name != "table"
@@ -176,13 +193,13 @@ def gradients(
         x: Input, in the layout of `at`.
         values: Parameters in their stored shapes, or numbers.
         sums: Whether parameters need gradients.
-        reuse: Whether `g` may be written over.
+        reuse: Whether `g` may be written over; it is too small for the gradients of pairs.
 
     Returns:
         Both.
     """
     g, ours = repacked(g, at.layout.memory_format)
-    out = g if ours or reuse else torch.empty_like(x)
+    out = g if (ours or reuse) and at.plan.halves is None else torch.empty_like(x)
     total = at.engine.gradient(at, x, g, out, sums=sums)
     return out, at.plan.gradients(total, values)
 
@@ -191,7 +208,7 @@ def _second(
     at: Evaluation, g: Tensor, x: Tensor, v: Tensor, values: Sequence[Value]
 ) -> tuple[Tensor, Tensor, Sequence[Tensor | None]] | None:
     """Return the derivatives of `v g f'(x)` by a kernel, None where there is none."""
-    if not at.plan.compiles(x.device.type):
+    if at.plan.halves is not None or not at.plan.compiles(x.device.type):
         return None
     (g, _), (v, _) = (repacked(tensor, at.layout.memory_format) for tensor in (g, v))
     by_g, by_x = torch.empty_like(x), torch.empty_like(x)

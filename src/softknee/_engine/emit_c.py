@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softknee._engine.graph import ARRAYS, PAIRS, RESULTS
+
 if TYPE_CHECKING:
     from softknee._engine.graph import Graph, Operation
 
@@ -38,21 +40,23 @@ _TEMPLATES = {
     "uniform": "sk_uniform(key, (uint32_t)(i - start))",
 }
 _SPECIAL = {"inf": "INFINITY", "-inf": "-INFINITY", "nan": "NAN"}
-_ARRAYS = ("x", "g", "v")
-_RESULTS = ("y", "z")
+# Where gates and values alternate, both are found from the pointer to the first of all, so that compilers see that they
+# lie side by side and move them in whole vectors.
+_FIRST_OF_ALL = {"x": "in + odd", "u": "in + 1 - odd", "y": "out + odd", "z": "out + 1 - odd"}
 # Elements whose sums are gathered in single precision, in as many parts as a vector has lanes.
 _BLOCK = 1024
 
 
-def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) -> str:
+def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, pairs: bool = False) -> str:
     """Return the C source of a kernel.
 
     Args:
-        graph: From inputs `x`, `g`, `v` and leaves `p0, p1, ...`; the first outputs are stored element by element,
-            the others are summed over the elements of a channel.
-        arrays: How many outputs are stored, 1 or 2.
+        graph: From inputs `x`, `g`, `v`, or `x`, `u`, `g` of pairs, and leaves `p0, p1, ...`; the first outputs are
+            stored element by element, the others are summed over the elements of a channel.
+        arrays: How many outputs are stored, 1 or 2; 2 of pairs lie as the gates and values do.
         leaves: How many parameter entries there are.
         per_channel: Whether each channel has leaves of its own.
+        pairs: Whether it takes gates and values.
 
     Returns:
         A translation unit that exports `sk_run`, to be compiled in the folder `native`.
@@ -64,11 +68,13 @@ def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) 
         statements=_statements(graph, texts),
         stored=[texts[output] for output in graph.outputs[:arrays]],
         summed=[texts[output] for output in graph.outputs[arrays:]],
+        pairs=pairs,
     )
     parts = [
         '#include "elements.h"',
         '#include "random.h"' if graph.draws else "",
         f"#define SK_SUMS {len(body.summed)}\n#define SK_PER_CHANNEL {int(per_channel)}\n#define SK_BLOCK {_BLOCK}",
+        "#define SK_PAIRS 1" if pairs else "",
         body.block(random=graph.draws),
         body.across(random=graph.draws) if per_channel else "",
         '#include "pointwise.h"',
@@ -85,13 +91,15 @@ class _Body:
     statements: list[str]
     stored: list[str]
     summed: list[str]
+    pairs: bool
 
     def block(self, *, random: bool) -> str:
         """Return `sk_block`: a run of elements that share their leaves."""
         sums = [f"s{k}" for k in range(len(self.summed))]
         reduction = f" reduction(+ : {', '.join(sums)})" if sums else ""
-        return _function(
-            "sk_block(const sk_arrays *a, long start, long stop, long channel, long channels, float *sums)",
+        return self._function(
+            "sk_block",
+            "const sk_arrays *a, long start, long stop, long channel, long channels, float *sums",
             [
                 *self._pointers(),
                 *self._leaf_lines("channel"),
@@ -101,7 +109,7 @@ class _Body:
                 "for (long i = start; i < stop; i++) {",
                 *self._loads("i"),
                 *self.statements,
-                *(f"{name}[i] = sk_store({text});" for name, text in zip(_RESULTS, self.stored, strict=False)),
+                *self._stores("i"),
                 *(f"{s} += {text};" for s, text in zip(sums, self.summed, strict=True)),
                 "}",
                 *(f"sums[{k}] = {s};" for k, s in enumerate(sums)),
@@ -111,8 +119,9 @@ class _Body:
 
     def across(self, *, random: bool) -> str:
         """Return `sk_across`: one element of each channel."""
-        return _function(
-            "sk_across(const sk_arrays *a, long start, long channels, float *sums)",
+        return self._function(
+            "sk_across",
+            "const sk_arrays *a, long start, long channels, float *sums",
             [
                 *self._pointers(),
                 "const uint64_t key = sk_key(a->seed, (uint64_t)start);" if random else "",
@@ -122,16 +131,35 @@ class _Body:
                 *self._leaf_lines("c"),
                 *self._loads("start + c"),
                 *self.statements,
-                *(f"{name}[start + c] = sk_store({text});" for name, text in zip(_RESULTS, self.stored, strict=False)),
+                *self._stores("start + c"),
                 *(f"sums[{k} * channels + c] += {text};" for k, text in enumerate(self.summed)),
                 "}",
                 "(void)sums;",
             ],
         )
 
+    @property
+    def _paired(self) -> frozenset[str]:
+        """Names of the arrays that lie as the gates and values do."""
+        if not self.pairs:
+            return frozenset()
+        return frozenset((*PAIRS[:2], *(RESULTS if len(self.stored) > 1 else ())))
+
     def _pointers(self) -> list[str]:
-        read = [f"const T *x{name} = a->{name};" for name in _ARRAYS if name in self.used]
-        return read + [f"T *{name} = a->{name};" for name, _ in zip(_RESULTS, self.stored, strict=False)]
+        first = ["const T *in = odd ? a->u : a->x;", "T *out = odd ? a->z : a->y;"]
+        shift = "const long shift = step > 1 ? 0 : start / a->run * a->run;"
+        read = [f"const T *x{name} = {self._pointer(name)};" for name in ARRAYS if name in self.used]
+        return [
+            *([*first, shift, "(void)in, (void)out;"] if self.pairs else []),
+            *read,
+            *(f"T *{name} = {self._pointer(name)};" for name, _ in zip(RESULTS, self.stored, strict=False)),
+        ]
+
+    def _pointer(self, name: str) -> str:
+        return f"step > 1 ? {_FIRST_OF_ALL[name]} : a->{name}" if name in self._paired else f"a->{name}"
+
+    def _at(self, name: str, place: str) -> str:
+        return f"({place}) * step + shift" if name in self._paired else place
 
     def _leaf_lines(self, channel: str) -> list[str]:
         names = [(k, f"p{k}") for k in range(self.leaves)]
@@ -140,11 +168,22 @@ class _Body:
         ]
 
     def _loads(self, place: str) -> list[str]:
-        return [f"const float {name} = sk_load(x{name}[{place}]);" for name in _ARRAYS if name in self.used]
+        return [
+            f"const float {name} = sk_load(x{name}[{self._at(name, place)}]);" for name in ARRAYS if name in self.used
+        ]
 
+    def _stores(self, place: str) -> list[str]:
+        return [
+            f"{name}[{self._at(name, place)}] = sk_store({text});"
+            for name, text in zip(RESULTS, self.stored, strict=False)
+        ]
 
-def _function(head: str, lines: list[str]) -> str:
-    return f"static void {head} {{\n" + "\n".join(f"    {line}" for line in lines if line) + "\n}"
+    def _function(self, name: str, parameters: str, lines: list[str]) -> str:
+        """Return a function; one of pairs is made for the ways in which they lie, see `native/pointwise.h`."""
+        head = f"static void {name}({parameters})"
+        if self.pairs:
+            head = f"SK_INLINE void {name}_of({parameters}, const long step, const long odd)"
+        return f"{head} {{\n" + "\n".join(f"    {line}" for line in lines if line) + "\n}"
 
 
 def _text(position: int, graph: Graph) -> str:

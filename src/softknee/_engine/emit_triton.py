@@ -6,13 +6,13 @@ import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softknee._engine.graph import ARRAYS, PAIRS, RESULTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softknee._engine.graph import Graph, Operation
 
-ARRAYS = ("x", "g", "v")
-RESULTS = ("y", "z")
 _INFIX = {
     "add": "+",
     "sub": "-",
@@ -56,9 +56,10 @@ from softknee._engine import triton_math as sk
 from softknee._engine import triton_random as rand
 '''
 
-# Results come last, for they may be written over what was read.
+# Results come last, for they may be written over what was read. `pair` is where a gate is, seen from the first one, and
+# its value, seen from the first value.
 
-# A tensor whose elements share their leaves.
+# A tensor whose elements share their leaves; of pairs, one where gates and values alternate.
 _FLAT = """
 @triton.jit(do_not_specialize=["count", "seed"])
 def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, width: tl.constexpr):
@@ -69,6 +70,7 @@ def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, width:
     start = part * width
     position = tl.arange(0, width)
     inside = start + position < count
+    {pair}
     {key}
     {leaves}
     {loads}
@@ -77,13 +79,14 @@ def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, width:
     {stores}
 """
 
-# One channel in `height` samples; its leaves are single numbers here.
+# One channel in `height` samples; its leaves are single numbers here. Of pairs, gates and values lie in runs.
 _ROWS = """
-@triton.jit(do_not_specialize=["outer", "channels", "inner", "seed"])
-def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, seed: tl.int64,
+@triton.jit(do_not_specialize=["outer", "channels", "inner", "run", "seed"])
+def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, run: tl.int64, seed: tl.int64,
          even: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     if even:
         inner = inner // 16 * 16
+        run = run // 16 * 16
     program = tl.program_id(0).to(tl.int64)
     blocks = tl.cdiv(inner, width)
     channel = program // blocks % channels
@@ -94,6 +97,7 @@ def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, seed:
     position = tl.arange(0, width)[None, :]
     inside = (row < outer) & (first + position < inner)
     start = (row * channels + channel) * inner + first
+    {pair}
     {key}
     {leaves}
     {loads}
@@ -102,11 +106,12 @@ def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, seed:
     {stores}
 """
 
-# `steps` times `height` samples of `width` channels, each with leaves of its own.
+# `steps` times `height` samples of `width` channels, each with leaves of its own. Of pairs, the gates of a sample come
+# before its values or, `apart` by 2, alternate with them.
 _COLUMNS = """
 @triton.jit(do_not_specialize=["outer", "channels", "seed"])
 def columns({pointers}, outer: tl.int64, channels: tl.int64, seed: tl.int64,
-            even: tl.constexpr, steps: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
+            even: tl.constexpr, apart: tl.constexpr, steps: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     if even:
         channels = channels // 16 * 16
     program = tl.program_id(0).to(tl.int64)
@@ -121,6 +126,7 @@ def columns({pointers}, outer: tl.int64, channels: tl.int64, seed: tl.int64,
         row = (part * steps + step) * height + tl.arange(0, height)[:, None]
         inside = (row < outer) & real[None, :]
         start = row * channels
+        {pair}
         {key}
         {loads}
         {statements}
@@ -130,18 +136,19 @@ def columns({pointers}, outer: tl.int64, channels: tl.int64, seed: tl.int64,
 """
 
 
-def triton_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) -> str:
+def triton_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, pairs: bool = False) -> str:
     """Return the source of a module of Triton kernels.
 
     Args:
-        graph: From inputs `x`, `g`, `v` and leaves `p0, p1, ...`; the first outputs are stored element by element,
-            the others are summed over the elements of a channel.
-        arrays: How many outputs are stored, 1 or 2.
+        graph: From inputs `x`, `g`, `v`, or `x`, `u`, `g` of pairs, and leaves `p0, p1, ...`; the first outputs are
+            stored element by element, the others are summed over the elements of a channel.
+        arrays: How many outputs are stored, 1 or 2; 2 of pairs lie as the gates and values do.
         leaves: How many parameter entries there are.
         per_channel: Whether each channel has leaves of its own.
+        pairs: Whether it takes gates and values.
 
     Returns:
-        A module with `flat`, or, per channel, with `rows` and `columns`. They take pointers named by
+        A module with `flat` and, for pairs, `rows`; per channel with `rows` and `columns`. They take pointers named by
         `arguments_of`; sums go, in parts that remain to be added up, to `(parts, sums, channels)`.
     """
     texts = [_text(position, graph) for position in range(len(graph.operations))]
@@ -153,8 +160,10 @@ def triton_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool) 
         stored=[texts[output] for output in graph.outputs[:arrays]],
         summed=[_number(output, graph, texts) for output in graph.outputs[arrays:]],
         random=graph.draws,
+        paired=frozenset((*PAIRS[:2], *(RESULTS if arrays > 1 else ()))) if pairs else frozenset(),
     )
-    kernels = (body.rows(), body.columns()) if per_channel else (body.flat(),)
+    rows = (body.rows(),) if per_channel or pairs else ()
+    kernels = (*rows, body.columns() if per_channel else body.flat())
     return "\n".join((_HEADER, *kernels))
 
 
@@ -177,15 +186,17 @@ class _Body:
     stored: list[str]
     summed: list[str]
     random: bool
+    paired: frozenset[str]
 
     def flat(self) -> str:
         sums = [f"tl.store(sums_at + part * {len(self.summed)} + {k}, {_total(s)})" for k, s in enumerate(self.summed)]
-        return self._filled(_FLAT, leaf="leaves_at + {0}", sums=sums)
+        return self._filled(_FLAT, leaf="leaves_at + {0}", pair="(start + position) * 2", sums=sums)
 
     def rows(self) -> str:
         place = f"sums_at + (part * {len(self.summed)} + {{0}}) * channels + channel"
         sums = [f"tl.store({place.format(k)}, {_total(s)})" for k, s in enumerate(self.summed)]
-        return self._filled(_ROWS, leaf="leaves_at + {0} * channels + channel", sums=sums)
+        pair = "start + start // run * run + position"
+        return self._filled(_ROWS, leaf="leaves_at + {0} * channels + channel", pair=pair, sums=sums)
 
     def columns(self) -> str:
         count = len(self.summed)
@@ -193,24 +204,29 @@ class _Body:
         return self._filled(
             _COLUMNS,
             leaf="leaves_at + {0} * channels + channel[None, :], mask=real[None, :]",
+            pair="start * 2 + position * apart",
             zeros=[f"s{k} = tl.zeros((width,), tl.float32)" for k in range(count)],
             additions=[f"s{k} += {_total(text, axis=0)}" for k, text in enumerate(self.summed)],
             sums=[f"tl.store({place.format(k)}, s{k}, mask=real)" for k in range(count)],
         )
 
-    def _filled(self, template: str, leaf: str, **parts: Sequence[str]) -> str:
+    def _at(self, name: str) -> str:
+        return f"{name}_at + pair" if name in self.paired else f"{name}_at + start + position"
+
+    def _filled(self, template: str, *, leaf: str, pair: str, **parts: Sequence[str]) -> str:
         names = [f"p{k}" for k in range(self.leaves)]
         lines: dict[str, Sequence[str]] = {
+            "pair": [f"pair = {pair}"] if self.paired else [],
             "key": ["key = rand.key_of(seed, start)"] if self.random else [],
             "leaves": [f"{p} = tl.load({leaf.format(k)})" for k, p in enumerate(names) if p in self.used],
             "loads": [
-                f"{name} = tl.load({name}_at + start + position, mask=inside).to(tl.float32)"
+                f"{name} = tl.load({self._at(name)}, mask=inside).to(tl.float32)"
                 for name in ARRAYS
                 if name in self.used
             ],
             "statements": self.statements,
             "stores": [
-                f"tl.store({name}_at + start + position, {text}, mask=inside)"
+                f"tl.store({self._at(name)}, {text}, mask=inside)"
                 for name, text in zip(RESULTS, self.stored, strict=False)
             ],
             **parts,

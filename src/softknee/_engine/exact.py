@@ -25,7 +25,7 @@ def values_at(plan: Plan, points: Tensor, leaves: Tensor | None) -> Tensor:
         In the shape of `points`.
     """
     if not plan.compiles(points.device.type):
-        return plan.formula(points, _columns(leaves)).detach()
+        return plan.formula(points, *_columns(leaves)).detach()
     values = torch.empty_like(points)
     kernel = plan.kernels(torch.float32, points.device.type).value
     kernel((points,), (values,), leaves, _layout(points))
@@ -41,7 +41,7 @@ def slopes_at(plan: Plan, points: Tensor, leaves: Tensor | None) -> Tensor:
         return slopes
     with torch.enable_grad():
         x = points.detach().requires_grad_()
-        return torch.autograd.grad(plan.formula(x, _columns(leaves)), x, slopes)[0]
+        return torch.autograd.grad(plan.formula(x, *_columns(leaves)), x, slopes)[0]
 
 
 def pulled_back(plan: Plan, points: Tensor, weights: Tensor, leaves: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -64,7 +64,7 @@ def pulled_back(plan: Plan, points: Tensor, weights: Tensor, leaves: Tensor | No
         x = points.detach().requires_grad_()
         columns = [column.detach().requires_grad_() for column in _columns(leaves)]
         wanted = [columns[index] for index in plan.formula.wanted]
-        y = plan.formula(x, tuple(columns))
+        y = plan.formula(x, *columns)
         by_x, *by_leaves = torch.autograd.grad(y, [x, *wanted], weights, materialize_grads=True)
     return by_x, torch.stack(by_leaves)[..., 0] if by_leaves else None
 

@@ -17,13 +17,13 @@ class Fused:
 
     def value(self, at: Evaluation, x: Tensor, y: Tensor) -> None:
         """Write `f(x)` to `y`."""
-        at.plan.kernels(x.dtype, x.device.type).value((x,), (y,), at.leaves, at.layout, at.seed)
+        at.plan.kernels(x.dtype, x.device.type).value(at.parts(x), (y,), at.leaves, at.layout, at.seed)
 
     def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
         """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
         kernels = at.plan.kernels(x.dtype, x.device.type)
         kernel = kernels.gradient if sums else kernels.slope
-        return kernel((x, g), (out,), at.leaves, at.layout, at.seed)
+        return kernel((*at.parts(x), g), at.parts(out), at.leaves, at.layout, at.seed)
 
 
 FUSED = Fused()

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 # First letter of the names of inputs that are parameters.
 PARAMETER = "p"
+# What computations read element by element: of single ones `x`, its gradient `g` and a cotangent `v` of that; of pairs
+# the gate `x`, the value `u` and the gradient `g`. What they write.
+SINGLES, PAIRS = ("x", "g", "v"), ("x", "u", "g")
+ARRAYS = ("x", "u", "g", "v")
+RESULTS = ("y", "z")
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"and", "or", "not"})
 # A rough price of each operation in vector instructions; what is not listed costs one.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from softknee._engine.trace import Formula
 
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
-_ARGUMENTS: Any = (*[_POINTER] * 7, _LONG, _LONG, _LONG, ctypes.c_uint64, ctypes.c_int)
+_ARGUMENTS: Any = (*[_POINTER] * 8, *[_LONG] * 4, ctypes.c_uint64, ctypes.c_int)
 
 
 class Kernel(Protocol):
@@ -37,8 +37,9 @@ class Kernel(Protocol):
         """Run it.
 
         Args:
-            arrays: `x`, and `g` and `v` where it takes them, all in the order of the layout.
-            results: Where to write, in the same order; may be one of `arrays`.
+            arrays: `x`, and `g` and `v` where it takes them, all in the order of the layout. Of pairs, the views of
+                gates and values, and `g`.
+            results: Where to write, in the same order; may be one of `arrays`. Two for pairs are views as these.
             leaves: `(entries, channels)` float32, contiguous.
             layout: Of the arrays.
             seed: Of random numbers.
@@ -54,11 +55,13 @@ class NativeKernel:
     Args:
         run: `sk_run` of its library.
         sums: How many results it sums over each channel.
+        pairs: Whether it takes pairs.
     """
 
-    def __init__(self, run: Callable[..., int], sums: int) -> None:
+    def __init__(self, run: Callable[..., int], sums: int, *, pairs: bool = False) -> None:
         self._run = run
         self.sums = sums
+        self._pairs = pairs
 
     def __call__(
         self,
@@ -75,18 +78,21 @@ class NativeKernel:
         """
         total = torch.empty(self.sums, layout.channels, dtype=torch.float32, device="cpu") if self.sums else None
         x, y = arrays[0].data_ptr(), results[0].data_ptr()
-        g = arrays[1].data_ptr() if len(arrays) > 1 else None
-        v = arrays[2].data_ptr() if len(arrays) > 2 else None
+        second = arrays[1].data_ptr() if len(arrays) > 1 else None
+        third = arrays[2].data_ptr() if len(arrays) > 2 else None
+        u, g, v = (second, third, None) if self._pairs else (None, second, third)
         z = results[1].data_ptr() if len(results) > 1 else None
         pointer = None if leaves is None else leaves.data_ptr()
         sums = None if total is None else total.data_ptr()
         threads = torch.get_num_threads()
-        if self._run(x, g, v, y, z, pointer, sums, layout.outer, layout.channels, layout.inner, seed, threads):
+        if self._run(x, u, g, v, y, z, pointer, sums, *layout[:3], layout.run, seed, threads):
             raise MemoryError("no memory left for the partial sums of an activation's gradient")
         return total
 
 
-def native_kernel(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, dtype: torch.dtype) -> Kernel:
+def native_kernel(
+    graph: Graph, *, arrays: int, leaves: int, per_channel: bool, dtype: torch.dtype, pairs: bool = False
+) -> Kernel:
     """Compile a graph for the CPU.
 
     Args:
@@ -95,6 +101,7 @@ def native_kernel(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, 
         leaves: How many parameter entries there are.
         per_channel: Whether each channel has leaves of its own.
         dtype: Of the elements.
+        pairs: Whether it takes gates and values.
 
     Returns:
         The kernel.
@@ -102,10 +109,10 @@ def native_kernel(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, 
     Raises:
         NoCompiler: There is no compiler, or it failed.
     """
-    source = kernel_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel)
+    source = kernel_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel, pairs=pairs)
     run = load(source, defines=(DTYPES[dtype],)).sk_run
     run.argtypes, run.restype = _ARGUMENTS, ctypes.c_int
-    return NativeKernel(run, len(graph.outputs) - arrays)
+    return NativeKernel(run, len(graph.outputs) - arrays, pairs=pairs)
 
 
 class Kernels:
@@ -126,18 +133,18 @@ class Kernels:
 
     @cached_property
     def value(self) -> Kernel:
-        """`x` to `y`."""
+        """`x`, and the value of pairs, to `y`."""
         return self._build(self.formula.value, 1)
 
     @cached_property
     def slope(self) -> Kernel:
-        """`x, g` to `g f'`."""
-        return self._build(self.formula.slope, 1)
+        """`x, g` to `g f'`; of pairs, gate, value and `g` to the gradients of the two."""
+        return self._build(self.formula.slope, len(self.formula.elements))
 
     @cached_property
     def gradient(self) -> Kernel:
-        """`x, g` to `g f'`, summing the gradients of the trained entries."""
-        return self._build(self.formula.gradient, 1)
+        """As `slope`, summing the gradients of the trained entries."""
+        return self._build(self.formula.gradient, len(self.formula.elements))
 
     @cached_property
     def second(self) -> Kernel:
@@ -148,4 +155,11 @@ class Kernels:
         build = native_kernel
         if self._device == "cuda":
             from softknee._engine.triton_pointwise import triton_kernel as build
-        return build(graph, arrays=arrays, leaves=self.formula.leaves, per_channel=self._per_channel, dtype=self._dtype)
+        return build(
+            graph,
+            arrays=arrays,
+            leaves=self.formula.leaves,
+            per_channel=self._per_channel,
+            dtype=self._dtype,
+            pairs=self.formula.pairs,
+        )

@@ -14,6 +14,8 @@ from softknee._engine.build import DTYPES, NATIVE, NoCompiler, load
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Tensors that are plain memory.
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -25,12 +27,43 @@ class Layout(NamedTuple):
         channels: Number of channels with parameters of their own, 1 where all share them.
         inner: Product of what is inside the channels.
         memory_format: To bring another tensor of the same shape into the same order.
+        run: Where the input holds pairs, how many gates lie together before as many values, or the other way round;
+            the other numbers then speak of the output. 0 where it holds none.
     """
 
     outer: int
     channels: int
     inner: int
     memory_format: torch.memory_format
+    run: int = 0
+
+
+class Halves(NamedTuple):
+    """Where gates and values of pairs are in the dimension that holds both.
+
+    Attributes:
+        gate_first: Whether the gate comes before its value.
+        interleaved: Whether gates and values alternate; else all of the one come before all of the other.
+    """
+
+    gate_first: bool
+    interleaved: bool
+
+    def of(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Return gates and values as views.
+
+        Args:
+            x: Of even size in `dim`.
+            dim: The dimension, not negative.
+
+        Returns:
+            Both, of half that size.
+        """
+        if self.interleaved:
+            first, second = x.unflatten(dim, (x.shape[dim] // 2, 2)).unbind(dim + 1)
+        else:
+            first, second = x.chunk(2, dim)
+        return (first, second) if self.gate_first else (second, first)
 
 
 def dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:
@@ -63,12 +96,37 @@ def layout_of(x: Tensor, memory_format: torch.memory_format, channel_dim: int | 
     return Layout(prod(shape[:place]), shape[place], prod(shape[place + 1 :]), memory_format)
 
 
+def layout_of_pairs(
+    x: Tensor, memory_format: torch.memory_format, dim: int, *, interleaved: bool, shared: bool
+) -> Layout:
+    """Return the layout of what comes out of a dense tensor of pairs.
+
+    Args:
+        x: As `dense` returns it, of even size in `dim`.
+        memory_format: Likewise.
+        dim: Dimension that holds gates and values, not negative; that of the channels of the output.
+        interleaved: Whether gates and values alternate.
+        shared: Whether all channels share their parameters.
+
+    Returns:
+        The layout.
+    """
+    outer, both, inner = layout_of(x, memory_format, dim)[:3]
+    run = inner if interleaved else both // 2 * inner
+    if shared:
+        return Layout(x.numel() // 2, 1, 1, memory_format, run)
+    return Layout(outer, both // 2, inner, memory_format, run)
+
+
 def repacked(g: Tensor, memory_format: torch.memory_format) -> tuple[Tensor, bool]:
     """Return a gradient in the memory format of its input, and whether that is a copy, free to be written over.
 
     Elementwise loops over two different orders leave the fast path of every kernel, and torch's own copies between
     them do too; a tiled copy first is several times cheaper.
     """
+    if type(g) not in PLAIN:  # a result that is on its way from other processes, say
+        plain = torch.empty(g.shape, dtype=g.dtype, device=g.device, memory_format=memory_format)
+        return plain.copy_(g), True
     # Signs and zeros that are only noted are no memory.
     g = torch.zeros_like(g) if g._is_zerotensor() else g.resolve_neg()
     if g.is_contiguous(memory_format=memory_format):

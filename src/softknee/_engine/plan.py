@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from softknee._engine.build import NoCompiler, warn_once
+from softknee._engine.distributed import is_distributed, replicated
 from softknee._engine.kernels import Kernels
+from softknee._engine.layout import PLAIN, layout_of, layout_of_pairs
 from softknee._engine.trace import Formula, NotPointwise
 from softknee._expression.parse import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from softknee._engine.layout import Halves, Layout
+
     Value = Tensor | float
 
 
 # Entries of vectors up to which a formula is traced; more take minutes to trace and to compile.
 MOST_ENTRIES = 256
-# Tensors that are plain memory.
-PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Plan:
@@ -41,6 +43,7 @@ class Plan:
         light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
         idempotent: Whether value and derivative at `f(x)` are those at `x`.
         random: Whether it draws random numbers.
+        halves: Where a gated pair has its gate and its value; None where the function takes one element.
         surrogate: Whether its gradient is that of another function, so that no table has both.
         names: Of the parameters.
         kinks: Where the derivative jumps, as expressions in the parameters.
@@ -64,13 +67,14 @@ class Plan:
         light: bool = False,
         idempotent: bool = False,
         random: bool = False,
+        halves: Halves | None = None,
         surrogate: bool = False,
         names: tuple[str, ...] = (),
         kinks: tuple[str, ...] = (),
         knots: tuple[float, ...] = (),
     ) -> None:
         self.function = function
-        self.formula = Formula(kernel, lengths, trained, channelwise=channelwise)
+        self.formula = Formula(kernel, lengths, trained, channelwise=channelwise, pairs=halves is not None)
         self.lengths = lengths
         self._scalars = not any(lengths)
         self.per_channel = per_channel or channelwise
@@ -80,7 +84,8 @@ class Plan:
         # The gradients of parameters need the input itself.
         self.keeps_output = idempotent and not any(trained)
         self.random = random
-        self.has_tables = not random and not surrogate
+        self.halves = halves
+        self.has_tables = not random and not surrogate and halves is None
         self.names = names or ("",) * len(lengths)
         self.kinks = [parse(text) for text in kinks]
         self.knots = knots
@@ -152,19 +157,35 @@ class Plan:
         Args:
             x: Any shape, any floating dtype.
             values: Parameters in their stored shapes, or numbers.
-            channel_dim: Of `x`, not negative; None where all elements share their parameters.
+            channel_dim: Of `x`, not negative; None where all elements share their parameters. The dimension that holds
+                both halves of pairs.
 
         Returns:
-            Same shape and dtype as `x`.
+            Same dtype as `x`, and shape but for pairs, of which one comes out for two.
         """
+        elements = self.parts(x, channel_dim)
+        along = channel_dim if self.per_channel else None
         arguments = [
-            broadcast(value, x, vector=length is not None, channel_dim=channel_dim)
+            broadcast(value, elements[0], vector=length is not None, channel_dim=along)
             for value, length in zip(values, self.lengths, strict=True)
         ]
         if self.channelwise:
             index = torch.arange(x.shape[channel_dim], device=x.device)  # type: ignore[index]
             return self.function(x, *arguments, channel=index.view(_channel_shape(x, channel_dim)))
-        return self.function(x, *arguments)
+        return self.function(*elements, *arguments)
+
+    def parts(self, x: Tensor, channel_dim: int | None) -> tuple[Tensor, ...]:
+        """Return what the formula takes element by element: gate and value of pairs, else the input itself."""
+        if self.halves is None or channel_dim is None:
+            return (x,)
+        return self.halves.of(x, channel_dim)
+
+    def layout(self, x: Tensor, memory_format: torch.memory_format, channel_dim: int | None) -> Layout:
+        """Return the layout of a dense input; arguments as in `layout_of`, but for pairs."""
+        if self.halves is None or channel_dim is None:
+            return layout_of(x, memory_format, channel_dim)
+        shared, interleaved = not self.per_channel, self.halves.interleaved
+        return layout_of_pairs(x, memory_format, channel_dim, interleaved=interleaved, shared=shared)
 
     def leaves(self, values: Sequence[Value], channels: int, device: torch.device) -> Tensor | None:
         """Return all parameter entries as `(entries, channels)` in float32; None where there are none."""
@@ -260,6 +281,8 @@ def broadcast(value: Value, x: Tensor, *, vector: bool = False, channel_dim: int
     """
     if not isinstance(value, Tensor):
         return value
+    if type(x) not in PLAIN and is_distributed(x):
+        value = replicated(value, x)
     value = value.to(x.dtype)
     if channel_dim is not None and value.dim() > vector and value.shape[-1] == x.shape[channel_dim]:
         return value.view(*value.shape[:vector], *_channel_shape(x, channel_dim))

@@ -12,10 +12,11 @@ from torch.autograd import forward_ad
 
 from softknee._engine.build import DTYPES, warn_once
 from softknee._engine.differentiable import Call, differentiable
+from softknee._engine.distributed import along_of, by_parts, is_distributed
 from softknee._engine.fused import fused_engine
-from softknee._engine.layout import dense, layout_of
+from softknee._engine.layout import PLAIN, dense
 from softknee._engine.operators import apply_operator
-from softknee._engine.plan import PLAIN, Plan
+from softknee._engine.plan import Plan
 from softknee._engine.table import REACH, Tabulated, pays_off, table_of, table_or_kernels
 from softknee._errors import OptionError
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "eager", "fused", "table")
 # From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
 LARGE = 4096
+# Likewise for pairs, whose gate and value torch finds for nothing.
+LARGE_PAIRS = 2**16
 # Vector instructions for an element, forward and backward, from which on a table beats what a compiler makes of them.
 EXPENSIVE_COMPILED = 250
 # Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff on a CPU where
@@ -84,13 +87,21 @@ def evaluate(
         plan: The activation.
         x: Any shape, any floating dtype.
         values: Parameters in their stored shapes, or numbers.
-        channel_dim: Of `x`, not negative; None where all elements share their parameters.
+        channel_dim: Of `x`, not negative; None where all elements share their parameters. The dimension that holds both
+            halves of pairs.
         wanted: One of `ENGINES`; `with softknee.engine(...)` comes before it.
         reach: The range that tables cover.
 
     Returns:
-        Same shape and dtype as `x`.
+        Same dtype as `x`, and shape but for pairs, of which one comes out for two.
     """
+    # Noise is drawn by the operations of DTensor, which know how parts of it belong together.
+    if type(x) not in PLAIN and is_distributed(x) and not plan.random:
+
+        def local(part: Tensor, parts: Sequence[Value]) -> Tensor:
+            return evaluate(plan, part, parts, channel_dim, wanted, reach)
+
+        return by_parts(local, x, values, along_of(plan, x, channel_dim))
     if torch.compiler.is_compiling():
         # Plain operations, so that the compiler fuses them with their neighbours, unless they are very many.
         if _takes_operator(plan, x, values, wanted):
@@ -124,7 +135,7 @@ def prepare(
         return None
     wanted = _forced.get() or wanted
     size = x.numel()
-    if wanted == "auto" and ((plan.builtin and not _has_layouts(x)) or (plan.light and size < LARGE)):
+    if wanted == "auto" and ((plan.builtin and not _has_layouts(x)) or (plan.light and size < _large(plan))):
         return None
     if wanted == "eager" or not _takes_kernels(x):
         return None
@@ -135,13 +146,17 @@ def prepare(
     if not tabulates and not plan.compiles(x.device.type):
         return None
     x, memory_format = dense(x)
-    layout = layout_of(x, memory_format, channel_dim)
+    layout = plan.layout(x, memory_format, channel_dim)
     engine_of: Callable[..., Engine] = fused_engine
     if tabulates:
         engine_of = _table_engine
     elif wanted == "auto" and pays_off(plan, size // layout.channels):
         engine_of = table_or_kernels
     return x, Call(plan, engine_of, layout, channel_dim, reach)
+
+
+def _large(plan: Plan) -> int:
+    return LARGE if plan.halves is None else LARGE_PAIRS
 
 
 def _has_layouts(x: Tensor) -> bool:

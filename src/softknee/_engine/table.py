@@ -52,7 +52,8 @@ def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Rea
     if table is not None:
         _recent[key] = table
     else:
-        table = _recent[key] = tabulate(plan, leaves, reach, device)
+        with _float32(device):
+            table = _recent[key] = tabulate(plan, leaves, reach, device)
         while len(_recent) > 1 and sum(other.nbytes for other in tuple(_recent.values())) > REMEMBERED:
             _recent.popitem(last=False)
     return table
@@ -78,7 +79,8 @@ class Tabulated:
         """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
         moments = torch.empty_like(self.table.rows) if sums else None
         outside = look_up_gradient(self.table, at.layout, x, g, out, moments)
-        total = None if moments is None else self.table.pull_back(at.plan, moments, at.leaves)
+        with _float32(x.device):
+            total = None if moments is None else self.table.pull_back(at.plan, moments, at.leaves)
         if outside is None:
             return total
         points, leaves, channel = _elsewhere(at, x, outside)
@@ -118,6 +120,11 @@ def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device, re
     """
     table = table_of(plan, leaves, device, reach)
     return Tabulated(table) if table.accurate else FUSED
+
+
+def _float32(device: torch.device) -> torch.autocast:
+    """Have small matrix products give float32, as native code takes it, where everything is cast to lower precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _elsewhere(at: Evaluation, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softknee._engine.graph import Builder, Graph
+from softknee._engine.graph import PAIRS, SINGLES, Builder, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,10 +40,11 @@ class Formula:
     """A formula with numbers for each parameter's entries, ready to be traced.
 
     Args:
-        function: `f(x, *parameters)`; a vector parameter is handed over as a tuple.
+        function: `f(x, *parameters)`, or `f(x, u, *parameters)` of pairs; a vector parameter is handed over as a tuple.
         lengths: Entries of each parameter, None for a scalar.
         trained: Whether each parameter's gradient is wanted.
         channelwise: Whether the function takes `channel=`.
+        pairs: Whether it takes two elements, gate and value.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Formula:
         trained: tuple[bool, ...],
         *,
         channelwise: bool = False,
+        pairs: bool = False,
     ) -> None:
         self.function = function
         self.lengths = lengths
         self.trained = trained
         self.channelwise = channelwise
+        self.elements = PAIRS[:2] if pairs else SINGLES[:1]
         self.leaves = sum(1 if length is None else length for length in lengths) + channelwise
 
     @property
@@ -70,57 +73,63 @@ class Formula:
         ]
         return tuple(index for index, flag in enumerate(flags) if flag)
 
-    def __call__(self, x: Tensor, leaves: tuple[Tensor, ...]) -> Tensor:
-        """Evaluate with one tensor a leaf."""
-        rest = iter(leaves)
+    @property
+    def pairs(self) -> bool:
+        """Whether it takes two elements, gate and value."""
+        return len(self.elements) > 1
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Evaluate with one tensor for each element that it takes, then one a leaf."""
+        count = len(self.elements)
+        rest = iter(inputs[count:])
         arguments = [
             next(rest) if length is None else tuple(next(rest) for _ in range(length)) for length in self.lengths
         ]
         options = {"channel": next(rest)} if self.channelwise else {}
-        return self.function(x, *arguments, **options)
+        return self.function(*inputs[:count], *arguments, **options)
 
     @cached_property
     def value(self) -> Graph:
-        """The graph from `x` and the leaves to `f`.
+        """The graph from the elements and the leaves to `f`.
 
         Raises:
             NotPointwise: It depends on how many elements there are, or has an operation without a rule.
         """
-        graph, again = (
-            _graph(lambda x, *leaves: (self(x, leaves),), ("x", *self._names), size) for size in (SAMPLE, SAMPLE + 1)
-        )
+        names = (*self.elements, *self._names)
+        graph, again = (_graph(lambda *inputs: (self(*inputs),), names, size) for size in (SAMPLE, SAMPLE + 1))
         if graph != again:
             raise NotPointwise("the formula depends on the size of the tensor")
         return graph
 
     @cached_property
     def gradient(self) -> Graph:
-        """The graph from `x`, `g` and the leaves to `g f'` and to `g` times the derivative by each wanted leaf."""
+        """The graph from elements, `g` and leaves to `g` times the derivatives by each element and each wanted leaf."""
+        count = len(self.elements)
 
-        def gradients(x: Tensor, g: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            by_x, *by_leaves = self._pull(x, g, rest)
-            return (by_x, *(by_leaves[index] for index in self.wanted))
+        def gradients(*inputs: Tensor) -> tuple[Tensor, ...]:
+            by = self._pull(inputs[count], *inputs[:count], *inputs[count + 1 :])
+            return (*by[:count], *(by[count + index] for index in self.wanted))
 
-        return _graph(gradients, ("x", "g", *self._names))
+        return _graph(gradients, (*self.elements, "g", *self._names))
 
     @cached_property
     def slope(self) -> Graph:
-        """The part of `gradient` that leads to `g f'`."""
-        return self.gradient.only(1)
+        """The part of `gradient` that leads to the derivatives by the elements."""
+        return self.gradient.only(len(self.elements))
 
     @cached_property
     def second(self) -> Graph:
-        """The graph of the derivatives of `v g f'` by `g`, by `x` and by each wanted leaf."""
+        """The graph of the derivatives of `v g f'` by `g`, by `x` and by each wanted leaf; of single elements only."""
 
         def derivatives(x: Tensor, g: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            pull: Any = torch.func.vjp(lambda g, x, *rest: self._pull(x, g, rest)[0], g, x, *rest)[1]
+            pull: Any = torch.func.vjp(lambda g, x, *rest: self._pull(g, x, *rest)[0], g, x, *rest)[1]
             by_g, by_x, *by_leaves = pull(v)
             return (by_g, by_x, *(by_leaves[index] for index in self.wanted))
 
         return _graph(derivatives, ("x", "g", "v", *self._names))
 
-    def _pull(self, x: Tensor, g: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        pull: Any = torch.func.vjp(lambda x, *leaves: self(x, leaves), x, *leaves)[1]
+    def _pull(self, g: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        pull: Any = torch.func.vjp(self, *inputs)[1]
         gradients: tuple[Tensor, ...] = pull(g)
         return gradients
 

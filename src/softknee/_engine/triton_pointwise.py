@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._engine.build import NoCompiler
-from softknee._engine.emit_triton import ARRAYS, RESULTS, arguments_of, triton_source
+from softknee._engine.emit_triton import arguments_of, triton_source
 from softknee._engine.generated import import_source
+from softknee._engine.graph import PAIRS, RESULTS, SINGLES
 from softknee._engine.triton_check import trouble
 
 if TYPE_CHECKING:
@@ -42,14 +43,23 @@ class TritonKernel:
         sums: How many results it sums over each channel.
         per_channel: Whether each channel has leaves of its own.
         heavy: Whether it takes many instructions.
+        pairs: Whether it takes pairs.
     """
 
     def __init__(
-        self, module: ModuleType, arguments: tuple[str, ...], sums: int, *, per_channel: bool, heavy: bool
+        self,
+        module: ModuleType,
+        arguments: tuple[str, ...],
+        sums: int,
+        *,
+        per_channel: bool,
+        heavy: bool,
+        pairs: bool = False,
     ) -> None:
         self._module = module
         self._arguments = arguments
         self._per_channel = per_channel
+        self._pairs = pairs
         # Products and sums are fused, as they are on the CPU.
         self._options = {"num_warps": 8 if heavy else 4, "enable_fp_fusion": True}
         self.sums = sums
@@ -67,7 +77,7 @@ class TritonKernel:
         # Parts are written side by side and added up in a fixed order: sums do not depend on which program ends first.
         sums = torch.empty(parts, self.sums, layout.channels, device=arrays[0].device) if self.sums else None
         given: dict[str, Tensor | None] = {"leaves": leaves, "sums": sums}
-        given.update(zip(ARRAYS, arrays, strict=False))
+        given.update(zip(PAIRS if self._pairs else SINGLES, arrays, strict=False))
         given.update(zip(RESULTS, results, strict=False))
         pointers = {f"{argument}_at": given[argument] for argument in self._arguments}
         with torch.cuda.device_of(arrays[0]):
@@ -76,22 +86,25 @@ class TritonKernel:
 
     def _launch(self, layout: Layout) -> tuple[str, int, int, dict[str, Any]]:
         """Return the kernel that suits a layout, how many parts of sums and programs there are, and its sizes."""
-        outer, channels, inner = layout[:3]
-        if not self._per_channel:
+        outer, channels, inner, run = *layout[:3], layout.run
+        if not self._per_channel and run <= 1:
             count = outer * channels * inner
             blocks = _ceil(count, BLOCK)
             return "flat", blocks, blocks, {"count": count, "even": count % EVEN == 0, "width": BLOCK}
-        if channels == 1:
+        if not self._per_channel:
+            outer, inner = outer // run, run
+        elif channels == 1 and not run:
             outer, inner = 1, outer * inner
         sizes: dict[str, Any] = {"outer": outer, "channels": channels}
         if inner == 1:
             height, steps = BLOCK // COLUMNS, STEPS if self.sums else 1
             parts = _ceil(outer, height * steps)
             sizes |= {"even": channels % EVEN == 0, "steps": steps, "height": height, "width": COLUMNS}
+            sizes["apart"] = 2 if run == 1 else 1
             return "columns", parts, parts * _ceil(channels, COLUMNS), sizes
         width = next((width for width in WIDTHS if width >= inner), BLOCK)
         parts = _ceil(outer, BLOCK // width) * _ceil(inner, width)
-        sizes |= {"inner": inner, "even": inner % EVEN == 0, "height": BLOCK // width, "width": width}
+        sizes |= {"inner": inner, "run": run, "even": inner % EVEN == 0, "height": BLOCK // width, "width": width}
         return "rows", parts, parts * channels, sizes
 
 
@@ -102,6 +115,7 @@ def triton_kernel(
     leaves: int,
     per_channel: bool,
     dtype: torch.dtype,  # noqa: ARG001 (Triton takes it from the tensors)
+    pairs: bool = False,
 ) -> TritonKernel:
     """Prepare a graph for the GPU; Triton compiles it at the first call for each dtype.
 
@@ -111,6 +125,7 @@ def triton_kernel(
         leaves: How many parameter entries there are.
         per_channel: Whether each channel has leaves of its own.
         dtype: Of the elements.
+        pairs: Whether it takes gates and values.
 
     Returns:
         The kernel.
@@ -121,10 +136,10 @@ def triton_kernel(
     found = trouble()
     if found is not None:
         raise NoCompiler(found)
-    module = import_source(triton_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel))
+    module = import_source(triton_source(graph, arrays=arrays, leaves=leaves, per_channel=per_channel, pairs=pairs))
     sums = len(graph.outputs) - arrays
     heavy = graph.price >= HEAVY
-    return TritonKernel(module, arguments_of(graph, arrays), sums, per_channel=per_channel, heavy=heavy)
+    return TritonKernel(module, arguments_of(graph, arrays), sums, per_channel=per_channel, heavy=heavy, pairs=pairs)
 
 
 def _ceil(count: int, size: int) -> int:

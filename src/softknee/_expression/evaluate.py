@@ -115,4 +115,4 @@ def symbolic(node: Node, sympy: Any, values: Mapping[str, Any]) -> Any:
 
 def evaluate_constant(node: Node) -> float:
     """Return the value of a tree without names, in float64; it may be infinite or not a number."""
-    return evaluate(node, torch.zeros((), dtype=torch.float64), {}).item()
+    return evaluate(node, torch.zeros((), dtype=torch.float64, device="cpu"), {}).item()

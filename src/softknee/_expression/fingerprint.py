@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Residual = Callable[[Tensor], Tensor]
 
 # Dense around 0 and up to 20, at no number that a kink is likely to be at.
-_STEPS = torch.linspace(-4.4, 4.4, 89, dtype=torch.float64)
+_STEPS = torch.linspace(-4.4, 4.4, 89, dtype=torch.float64, device="cpu")
 POINTS = 0.49 * torch.sinh(_STEPS) + 0.013 * torch.sin(37 * _STEPS + 1)
 # Relative difference up to which two functions count as the same; float64 rounds six digits later.
 SAME = 1e-10

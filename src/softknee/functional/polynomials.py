@@ -128,11 +128,12 @@ def soft_modulus_t(x: Tensor, a: Tensor | float = 0.01) -> Tensor:
 
 def fitted(target: str, terms: int, _: torch.Generator | None = None) -> dict[str, Tensor]:
     """Return the polynomial of degree `terms` that is closest to a target on [-3, 3], in the sense of least squares."""
-    unit = torch.linspace(-1, 1, POINTS, dtype=torch.float64)
-    powers = unit[:, None] ** torch.arange(terms + 1)
+    unit = torch.linspace(-1, 1, POINTS, dtype=torch.float64, device="cpu")
+    degrees = torch.arange(terms + 1, device="cpu")
+    powers = unit[:, None] ** degrees
     solution = torch.linalg.lstsq(powers, TARGETS[target](REACH * unit)[:, None]).solution[:, 0]
     # A solver's last digits depend on where its arguments lie in memory.
-    return {"coefficients": (solution / REACH ** torch.arange(terms + 1)).round(decimals=12)}
+    return {"coefficients": (solution / REACH**degrees).round(decimals=12)}
 
 
 def equal_powers(terms: int, _: torch.Generator | None = None) -> dict[str, Tensor]:

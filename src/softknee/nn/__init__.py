@@ -21,6 +21,7 @@ _BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": G
 # What is written by hand, by the file that holds it: classes that need more than a spec, and helpers.
 _WRITTEN: Mapping[str, str] = {
     **dict.fromkeys(("FReLU", "DynamicReLU", "MetaACON", "ATAC"), "contextual"),
+    "GatedBy": "gated_by",
     "GatedMix": "gated_mix",
     **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "TAAF", "Blend"), "mixture"),
     "fit_": "fitting",

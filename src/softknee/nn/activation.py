@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from softknee._engine.distributed import assign
 from softknee._errors import OptionError, UsageError
 from softknee.nn.options import can_be_trained, check_generator, check_options, stored
 from softknee.nn.values import check_vectors, shown
@@ -54,12 +55,53 @@ class Activation(nn.Module):
         if isinstance(trainable, str):
             trainable = (trainable,)
         self.per_channel = per_channel
-        drawn = _drawn(self.spec, terms, initialization, generator)
-        if drawn and values:
+        # What `reset_parameters` starts from again.
+        self._terms = terms
+        self._initialization = initialization
+        self._given = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in values.items()
+        }
+        drawn = self._drawn(generator)
+        if self.spec.initializations and values:
             check_vectors(self.spec, drawn, values, terms)
         for param in stored(self.spec):
             value = values.get(param.name, drawn.get(param.name, param.default))
             self._store(param, value, trained=_is_trained(param, trainable))
+
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set parameters and buffers to what they started from; drawn ones are drawn anew.
+
+        That is how a module that was made without memory, on `torch.device("meta")`, gets its values after `to_empty`.
+        Fixed scalars are numbers and stay as they are, as do networks inside of it, which have a method of their own.
+        Where parameters are DTensors, all processes call it, and the first one's values count.
+
+        Args:
+            generator: Source of drawn parameters, torch's global one by default.
+
+        Raises:
+            UsageError: A parameter was given as a tensor on the meta device, which has no values.
+        """
+        drawn = self._drawn(generator)
+        for param in stored(self.spec):
+            tensor: Tensor | None = self._parameters.get(param.name)
+            tensor = self._buffers.get(param.name) if tensor is None else tensor
+            if tensor is None:
+                continue
+            value = self._given.get(param.name, drawn.get(param.name, param.default))
+            if isinstance(value, Tensor) and value.is_meta and not tensor.is_meta:
+                raise UsageError(
+                    f"{param.name} of {self.spec.name} was given as a tensor on the meta device, which has no values "
+                    "to start from; give it on a device that has memory, or load a state dict"
+                )
+            assign(tensor, self._in_stored_form(param, value))
+
+    def _drawn(self, generator: torch.Generator | None) -> Mapping[str, Tensor]:
+        """Return drawn parameters by name."""
+        initializations = self.spec.initializations
+        if not initializations:
+            return {}
+        draw = initializations[self._initialization or next(iter(initializations))]
+        return draw(self._terms or self.spec.terms, generator)
 
     def _store(self, param: Param, value: Any, *, trained: bool) -> None:
         """Keep a fixed scalar as a number, everything else as a parameter or buffer.
@@ -76,17 +118,20 @@ class Activation(nn.Module):
         if not trained and isinstance(value, float) and self.per_channel is None:
             setattr(self, param.name, float(value))
             return
-        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
-        shape = tensor.shape[:1] if param.vector else ()
-        if self.per_channel is not None:
-            tensor = tensor.unsqueeze(-1) if tensor.dim() == len(shape) else tensor
-            tensor = tensor.expand(*shape, self.per_channel).clone()
-        elif not param.vector:
-            tensor = tensor.reshape(1)
+        tensor = self._in_stored_form(param, value)
         if trained:
             self.register_parameter(param.name, nn.Parameter(tensor))
         else:
             self.register_buffer(param.name, tensor)
+
+    def _in_stored_form(self, param: Param, value: Any) -> Tensor:
+        """Return a value as a new tensor of the shape and dtype in which it is kept."""
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+        if self.per_channel is None:
+            return tensor if param.vector else tensor.reshape(1)
+        shape = tensor.shape[:1] if param.vector else ()
+        tensor = tensor.unsqueeze(-1) if tensor.dim() == len(shape) else tensor
+        return tensor.expand(*shape, self.per_channel).clone()
 
     def _values(self) -> list[Any]:
         """Return the stored parameters in the order of the spec."""
@@ -154,12 +199,3 @@ def _is_trained(param: Param, trainable: bool | Collection[str] | None) -> bool:
     if trainable is None:
         return param.trainable
     return trainable if isinstance(trainable, bool) else param.name in trainable
-
-
-def _drawn(
-    spec: Spec, terms: int | None, initialization: str | None, generator: torch.Generator | None
-) -> Mapping[str, Tensor]:
-    if not spec.initializations:
-        return {}
-    draw = spec.initializations[initialization or next(iter(spec.initializations))]
-    return draw(terms or spec.terms, generator)

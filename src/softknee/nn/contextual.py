@@ -187,15 +187,19 @@ class MetaACON(Contextual):
         check_generator(self.spec, generator)
         if "per_channel" in values:
             raise OptionError("meta_acon has parameters for each channel as it is; leave out per_channel")
-        drawn = {name: torch.randn(channels, generator=generator) for name in ("p1", "p2")}
-        start = {**(drawn if initialization == "normal" else {}), **values}
-        super().__init__(channels, per_channel=channels, trainable=trainable, **start)
+        self._draws = initialization == "normal"
+        super().__init__(channels, per_channel=channels, trainable=trainable, generator=generator, **values)
         hidden = max(reduction, channels // reduction)
         self.fc1 = nn.Linear(channels, hidden)
         self.bn1 = nn.BatchNorm1d(hidden) if batch_norm else nn.Identity()
         self.fc2 = nn.Linear(hidden, channels)
         self.bn2 = nn.BatchNorm1d(channels) if batch_norm else nn.Identity()
         self.batch_norm = batch_norm
+
+    def _drawn(self, generator: torch.Generator | None) -> Mapping[str, Tensor]:
+        if not self._draws:
+            return {}
+        return {name: torch.randn(self.per_channel or 1, generator=generator) for name in ("p1", "p2")}
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation.

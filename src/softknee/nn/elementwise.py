@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from softknee._engine.distributed import along_of, is_distributed, local_parts
 from softknee._engine.plan import plan_of
 from softknee._engine.select import ENGINES, evaluate, prepare
 from softknee._engine.table import REACH
@@ -113,7 +114,12 @@ class Elementwise(Activation):
 
     @property
     def engine(self) -> str:
-        """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`."""
+        """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`.
+
+        What was asked for (`"auto"`) while parameters are DTensors, whose values no single process knows.
+        """
+        if any(map(is_distributed, self._values())):
+            return self.wanted_engine
         shape = [1] * max(2, self.channel_dim + 1, -self.channel_dim)
         shape[self.channel_dim] = self.per_channel or 1
         shape[0 if self.channel_dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, MOST_ELEMENTS // max(shape)))
@@ -121,14 +127,17 @@ class Elementwise(Activation):
         return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
 
     def engine_for(self, x: Tensor) -> str:
-        """Return how `x` is evaluated: `"eager"`, `"fused"` or `"table"`."""
-        plan = self._plans[self._draws]
+        """Return how `x`, or the part of a DTensor that is here, is evaluated: `"eager"`, `"fused"` or `"table"`."""
+        plan, values = self._plans[self._draws], self._values()
         channel_dim = self._channels_of(x) if plan.per_channel else None
+        if is_distributed(x) and not plan.random:
+            part, values = local_parts(x, values, along_of(plan, x, channel_dim))
+            x = part.to_local()
         prepared = prepare(plan, x, channel_dim, self.wanted_engine, self.reach)
-        if prepared is None:
+        if prepared is None or not plan.takes(values, x):
             return "eager"
         with torch.no_grad():
-            return prepared[1].at(self._values(), x.device).engine.name
+            return prepared[1].at(values, x.device).engine.name
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -150,6 +159,16 @@ class Elementwise(Activation):
         whole = (math.floor(low * _REACH_UNITS), math.ceil(high * _REACH_UNITS))
         self._reach = (whole[0] / _REACH_UNITS, whole[1] / _REACH_UNITS)
         self.register_buffer(_REACH, torch.tensor(whole, dtype=torch.int64, device=self._device))
+
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set parameters and buffers to what they started from, but for the reach, which stays; see `Activation`.
+
+        Args:
+            generator: Source of drawn parameters, torch's global one by default.
+        """
+        super().reset_parameters(generator=generator)
+        if _REACH in self._buffers:
+            self.set_reach(*self._reach)
 
     def _checked_reach(self, reach: Any) -> tuple[float, float]:
         """Return two numbers in order.

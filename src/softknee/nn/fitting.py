@@ -41,7 +41,7 @@ def fit_(module: Elementwise, target: Function | str, *, interval: tuple[float, 
     Outside the interval the result is on its own; one of the unsafe rational functions may have poles there.
 
     Args:
-        module: An activation with trained parameters, or with vectors that its source trains, such as a rational function.
+        module: An activation with trained parameters, or vectors that its source trains, such as a rational function.
         target: A function of tensors, or the name of a catalogued one, which is taken at its default parameters.
         interval: Where they are to be close.
 
@@ -152,7 +152,9 @@ def _closest(spec: Spec, names: list[str], values: dict[str, Any], x: Tensor, wa
         # Where each vector has a length of its own, what is drawn may have others.
         drawn = [{**values, **start} for start in _drawn(spec, terms)]
         starts += [start for start in drawn if all(len(start[name]) == len(values[name]) for name in vectors)]
-    entries = [torch.cat([torch.as_tensor(start[name], dtype=x.dtype).reshape(-1) for name in names]) for start in starts]
+    entries = [
+        torch.cat([torch.as_tensor(start[name], dtype=x.dtype).reshape(-1) for name in names]) for start in starts
+    ]
     _, best = min((_improved(function, start, x, wanted) for start in entries), key=lambda pair: pair[0])
     return found(best)
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from softknee._engine.plan import broadcast
-from softknee._errors import UsageError
+import torch
+from torch import Tensor, nn
+
+from softknee._engine.distributed import along_of, is_distributed, local_parts
+from softknee._engine.layout import Halves
+from softknee._engine.plan import plan_of
+from softknee._engine.select import evaluate, prepare
+from softknee._errors import OptionError, UsageError
 from softknee.nn.activation import Activation, dimension
-from softknee.nn.options import check_flag, check_integer
+from softknee.nn.options import check_flag, check_integer, stored
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from torch import Tensor
+    from softknee._engine.plan import Plan
+
+# A table has one input.
+ENGINES = ("auto", "eager", "fused")
+# Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
+FEW = 8
+_OPERATION = re.compile(r"[-+/(]|\*\*?")
+# Pairs of a channel in the tensor that `engine` speaks of, and of all channels together.
+LARGE_EXAMPLE, MOST_PAIRS = 2**17, 2**24
 
 
 class Gated(Activation):
@@ -26,6 +42,8 @@ class Gated(Activation):
         interleaved: Whether gates and values alternate instead.
         trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
         per_channel: Number of channels of the output, for separate parameters in each.
+        engine: How it is evaluated: `"eager"` as written, `"fused"` by kernels of its own, which read gate and value
+            where they are; `"auto"` takes what is fastest for the tensor at hand.
         **values: Parameters by name: numbers, or tensors of the stored shape.
 
     Raises:
@@ -40,6 +58,7 @@ class Gated(Activation):
         interleaved: bool = False,
         trainable: bool | Collection[str] | None = None,
         per_channel: int | None = None,
+        engine: str = "auto",
         **values: Any,
     ) -> None:
         dim = self.spec.dim if dim is None else dim
@@ -47,10 +66,23 @@ class Gated(Activation):
         check_integer(self.spec, "dim", dim)
         check_flag(self.spec, "gate_first", gate_first)
         check_flag(self.spec, "interleaved", interleaved)
+        if not isinstance(engine, str) or engine not in ENGINES:
+            raise OptionError(f"engine of a gated pair must be one of {', '.join(ENGINES)}, got {excerpt(engine)}")
         super().__init__(trainable=trainable, per_channel=per_channel, **values)
         self.dim = dim
-        self.gate_first = gate_first
-        self.interleaved = interleaved
+        self.wanted_engine = engine
+        self._halves = Halves(gate_first, interleaved)
+        self._plan = self._make_plan()
+
+    @property
+    def gate_first(self) -> bool:
+        """Whether the gate comes before its value."""
+        return self._halves.gate_first
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether gates and values alternate."""
+        return self._halves.interleaved
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation.
@@ -64,28 +96,85 @@ class Gated(Activation):
         Raises:
             UsageError: The number of channels is odd, or not twice that of the parameters.
         """
-        dim = dimension(self, x, self.dim)
-        gate, value = self._halves(x, dim)
-        if self.per_channel is not None:
-            dimension(self, gate, dim, self.per_channel)
-        channel_dim = None if self.per_channel is None else dim
-        arguments = [broadcast(stored, gate, channel_dim=channel_dim) for stored in self._values()]
-        return self.spec.function(gate, value, *arguments)
+        return evaluate(self._plan, x, self._values(), self._dim_of(x), self.wanted_engine)
 
-    def _halves(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    @property
+    def engine(self) -> str:
+        """How large float32 tensors are evaluated here: `"eager"` or `"fused"`.
+
+        What was asked for (`"auto"`) while parameters are DTensors, of which kernels take the parts.
+        """
+        if any(map(is_distributed, self._values())):
+            return self.wanted_engine
+        shape = [1] * max(2, self.dim + 1, -self.dim)
+        shape[self.dim] = 2 * (self.per_channel or 1)
+        shape[0 if self.dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, 2 * MOST_PAIRS // max(shape)))
+        # Never looked into: memory that is not touched is not taken.
+        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
+
+    def engine_for(self, x: Tensor) -> str:
+        """Return how `x`, or the part of a DTensor that is here, is evaluated: `"eager"` or `"fused"`.
+
+        Raises:
+            UsageError: As `forward`.
+        """
+        dim, values = self._dim_of(x), self._values()
+        if is_distributed(x):
+            part, values = local_parts(x, values, along_of(self._plan, x, dim))
+            x = part.to_local()
+        prepared = prepare(self._plan, x, dim, self.wanted_engine)
+        return "eager" if prepared is None or not self._plan.takes(values, x) else "fused"
+
+    def _dim_of(self, x: Tensor) -> int:
+        """Return the dimension that holds gates and values, not negative.
+
+        Raises:
+            UsageError: As `forward`.
+        """
+        dim = dimension(self, x, self.dim)
         size = x.shape[dim]
         if size % 2:
             raise UsageError(
                 f"{type(self).__name__} halves dimension {dim}, which must be even; "
                 f"got an input of shape {tuple(x.shape)}"
             )
-        if self.interleaved:
-            first, second = x.unflatten(dim, (size // 2, 2)).unbind(dim + 1)
-        else:
-            first, second = x.chunk(2, dim)
-        return (first, second) if self.gate_first else (second, first)
+        if self.per_channel is not None and size != 2 * self.per_channel:
+            raise UsageError(
+                f"{type(self).__name__} has parameters for {self.per_channel} channels, each with a gate and a value; "
+                f"got an input of shape {tuple(x.shape)} with {size} in dimension {dim}, not {2 * self.per_channel}"
+            )
+        return dim
+
+    @property
+    def _is_light(self) -> bool:
+        """Whether torch evaluates the function in few operations."""
+        return len(_OPERATION.findall(self.spec.formula)) <= FEW
+
+    def _make_plan(self) -> Plan:
+        spec, values = self.spec, self._values()
+        return plan_of(
+            spec.function,
+            spec.kernel or spec.function,
+            lengths=tuple(
+                len(value) if param.vector else None for param, value in zip(stored(spec), values, strict=True)
+            ),
+            trained=tuple(isinstance(value, nn.Parameter) for value in values),
+            per_channel=self.per_channel is not None,
+            light=self._is_light,
+            halves=self._halves,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is made again from it."""
+        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().__setstate__(state)
+        self._plan = self._make_plan()
 
     def extra_repr(self) -> str:
-        """Return parameter values, and where the gate is."""
+        """Return parameter values, where the gate is, and the engine."""
         order = "interleaved, " * self.interleaved + f"gate_first={self.gate_first}"
-        return ", ".join(filter(None, [super().extra_repr(), f"dim={self.dim}", order]))
+        parts = [super().extra_repr(), f"dim={self.dim}", order, f"engine={self.engine}"]
+        return ", ".join(filter(None, parts))

@@ -55,10 +55,7 @@ class GatedMix(Contextual):
         self.candidates = tuple(_candidate(name).name for name in names)
         hidden = max(1, channels // reduction)
         self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, len(self.candidates))
-        # All weights are equal at first.
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        self.fc2 = _Even(hidden, len(self.candidates))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation.
@@ -80,6 +77,15 @@ class GatedMix(Contextual):
     def extra_repr(self) -> str:
         """Return the number of channels and the candidates."""
         return f"{super().extra_repr()}, candidates=({', '.join(self.candidates)})"
+
+
+class _Even(nn.Linear):
+    """A layer that makes all weights equal at first."""
+
+    def reset_parameters(self) -> None:
+        """Start from zeros."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 def _candidate(name: str) -> Spec:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from softknee._engine.distributed import is_distributed
 from softknee._errors import EXCERPT, OptionError
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _shape(value: Any) -> str:
 
 def shown(value: Tensor | float) -> str:
     """Return a value as it stands in messages: a number, or the shape of a larger tensor."""
-    if isinstance(value, Tensor) and (value.numel() != 1 or value.is_meta):
+    # All processes would have to ask for the number that a DTensor holds.
+    if isinstance(value, Tensor) and (value.numel() != 1 or value.is_meta or is_distributed(value)):
         return f"<{' x '.join(map(str, value.shape))}>"
     return f"{float(value):g}"
 

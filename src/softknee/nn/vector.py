@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from softknee._engine.distributed import Along, by_parts, is_distributed
 from softknee._engine.plan import broadcast
 from softknee._errors import OptionError
 from softknee.nn.activation import Activation, dimension
@@ -11,11 +13,12 @@ from softknee.nn.options import check_integer, check_whole, needs_channels, stor
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import torch
     from torch import Tensor
 
+    from softknee._engine.plan import Value
     from softknee._spec import Spec
 
 
@@ -75,9 +78,13 @@ class Vector(Activation):
             UsageError: There is no such dimension, or it has another size than the parameters.
         """
         dim = dimension(self, x, self.dim, self.channels)
+        if is_distributed(x):
+            return by_parts(partial(self._evaluate, dim=dim), x, self._values(), Along(dim, None, 0))
+        return self._evaluate(x, self._values(), dim=dim)
+
+    def _evaluate(self, x: Tensor, values: Sequence[Value], *, dim: int) -> Tensor:
         arguments = [
-            broadcast(value, x, vector=param.vector)
-            for param, value in zip(stored(self.spec), self._values(), strict=True)
+            broadcast(value, x, vector=param.vector) for param, value in zip(stored(self.spec), values, strict=True)
         ]
         return self.spec.function(x, *arguments, dim=dim)
 

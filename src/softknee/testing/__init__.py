@@ -70,6 +70,8 @@ MODULES = (
 )
 # Of modules of single elements.
 ELEMENTWISE = (check_engines, check_memory, check_channels)
+# Of modules of gated pairs.
+GATED = (check_engines, check_memory)
 CHECKS = (*POINTWISE, *VECTOR, *MODULES, *ELEMENTWISE)
 
 __all__ = [
@@ -98,7 +100,7 @@ def checks_for(activation: Spec | str) -> tuple[Callable[..., None], ...]:
     """
     spec = activation if isinstance(activation, Spec) else get(activation)
     functions = VECTOR if spec.kind == "vector" else POINTWISE
-    return (*functions, *MODULES, *(ELEMENTWISE if spec.kind == "elementwise" else ()))
+    return (*functions, *MODULES, *{"elementwise": ELEMENTWISE, "gated": GATED}.get(spec.kind, ()))
 
 
 def check_activation(activation: Spec | str, **values: Any) -> None:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from softknee._engine.layout import Halves
 from softknee._engine.select import engine
+from softknee.nn.options import stored
 from softknee.testing._case import cases
 from softknee.testing._subject import CHANNELS, SEED, Subject
 
 if TYPE_CHECKING:
     from softknee._spec import Spec
-    from softknee.nn import Elementwise
+    from softknee.nn import Activation
     from softknee.testing._case import Case
 
-# Enough elements for every engine.
-ROWS = 2000
+# Enough elements for every engine, by kind.
+ROWS = {"elementwise": 2000, "gated": 6000}
 # A table's relative errors of value, slope and sums over elements; kernels are better.
 VALUE, SLOPE, SUM = 2e-6, 2e-5, 1e-3
 ROUNDINGS = 32
@@ -32,24 +34,26 @@ def check_engines(activation: Spec | str, **values: Any) -> None:
     In half precision, values only. Tables are not asked for where the engine itself would not use one.
 
     Args:
-        activation: As in `check_values`.
+        activation: As in `check_values`; of single elements or pairs.
         **values: As in `check_values`.
 
     Raises:
         AssertionError: A number is off by more than an accurate table or 32 roundings explain.
     """
     subject = Subject(activation, values)
-    x, g = _normal(2.0, 1), _normal(1.0, 2)
     for case in cases(subject.spec, None, values):
         module: Any = case.module
-        value, slope, by, condition, slope_condition = _exact(subject, module, x)
+        x, g = _normal(2.0, 1, case), _normal(1.0, 2, case)
+        g = _elements(module, g)[0]
+        value, slopes, by, condition, slope_conditions = _exact(subject, module, x)
         for name in ("fused", "auto"):
             with engine(name):
                 got, by_x, *sums = _run(module, x, g)
             tolerance = VALUE * value.abs().max() + ROUNDINGS * torch.finfo(x.dtype).eps * condition
             _within(case, f"engine {name}", got, value, tolerance)
-            largest = (g.abs() * (slope.abs().max() + slope_condition)).double()
-            _within(case, f"gradient of engine {name}", by_x, g * slope, SLOPE * largest)
+            for part, slope, slope_condition in zip(_elements(module, by_x), slopes, slope_conditions, strict=True):
+                largest = (g.abs() * (slope.abs().max() + slope_condition)).double()
+                _within(case, f"gradient of engine {name}", part, g * slope, SLOPE * largest)
             for (key, parameter), total in zip(module.named_parameters(), sums, strict=True):
                 shape = {"vector": by[key].dim() > x.dim(), "per_channel": module.per_channel is not None}
                 wanted, size = (_summed(parameter, part, **shape) for part in (g * by[key], (g * by[key]).abs()))
@@ -62,7 +66,7 @@ def check_engines(activation: Spec | str, **values: Any) -> None:
 
 
 def check_memory(activation: Spec | str, **values: Any) -> None:
-    """Check that a float32 element costs at most 4 bytes kept for the backward pass.
+    """Check that a float32 element of the input costs at most 4 bytes kept for the backward pass.
 
     Args:
         activation: As in `check_values`.
@@ -72,7 +76,7 @@ def check_memory(activation: Spec | str, **values: Any) -> None:
         AssertionError: More is kept.
     """
     for case in cases(activation, None, values):
-        x = torch.randn(2**17 // CHANNELS, CHANNELS, generator=torch.Generator().manual_seed(SEED)).requires_grad_()
+        x = _normal(1.0, SEED, case, rows=2**17 // CHANNELS).requires_grad_()
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
@@ -86,11 +90,19 @@ def check_memory(activation: Spec | str, **values: Any) -> None:
             case.fail("memory", f"{sum(kept.values()) / x.numel():.1f} bytes an element", f"at most {SAVED}")
 
 
-def _normal(scale: float, seed: int) -> Tensor:
-    return scale * torch.randn(ROWS, CHANNELS, generator=torch.Generator().manual_seed(seed))
+def _normal(scale: float, seed: int, case: Case, rows: int | None = None) -> Tensor:
+    columns = 2 * CHANNELS if case.kind == "gated" else CHANNELS
+    return scale * torch.randn(rows or ROWS[case.kind], columns, generator=torch.Generator().manual_seed(seed))
 
 
-def _run(module: Elementwise, x: Tensor, g: Tensor) -> list[Tensor]:
+def _elements(module: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Return what the function of a module takes element by element: gate and value of pairs, or the input itself."""
+    if module.spec.kind != "gated":
+        return (x,)
+    return Halves(module.gate_first, module.interleaved).of(x, module.dim % x.dim())
+
+
+def _run(module: Activation, x: Tensor, g: Tensor) -> list[Tensor]:
     x = x.detach().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,24 +111,30 @@ def _run(module: Elementwise, x: Tensor, g: Tensor) -> list[Tensor]:
 
 
 def _exact(
-    subject: Subject, module: Elementwise, x: Tensor
-) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor, Tensor]:
-    """Return value, slope and derivatives by the parameters in float64, and how rounded inputs change the first two."""
-    x = x.double().requires_grad_()
-    parameters = subject.spec.parameters
+    subject: Subject, module: Activation, x: Tensor
+) -> tuple[Tensor, list[Tensor], dict[str, Tensor], Tensor, list[Tensor]]:
+    """Return what a module gives in float64, and how it depends on the rounding of the inputs.
+
+    Returns:
+        Value, slopes by the elements that the function takes, derivatives by the parameters, and how much relative
+        changes of 1 in all inputs change value and slopes.
+    """
+    elements = [part.double().clone().requires_grad_() for part in _elements(module, x)]
+    parameters, x = stored(subject.spec), elements[0]
     arguments = [
         _spread(value, x, vector=param.vector) for param, value in zip(parameters, module._values(), strict=True)
     ]
     index = {"channel": torch.arange(CHANNELS)} if subject.spec.channelwise else {}
-    y = subject.spec.function(x, *arguments, **index)
-    inputs = [x, *arguments]
-    slope, *by = _grad(y, inputs, create_graph=True)
-    conditions = [
+    y = subject.spec.function(*elements, *arguments, **index)
+    inputs = [*elements, *arguments]
+    first = _grad(y, inputs, create_graph=True)
+    slopes, by = first[: len(elements)], first[len(elements) :]
+    condition, *slope_conditions = [
         torch.stack([_total(one * to, x) for one, to in zip(ones, inputs, strict=True)]).sum(0)
-        for ones in ([slope, *by], _grad(slope, inputs))
+        for ones in (first, *(_grad(slope, inputs) for slope in slopes))
     ]
     named = {param.name: one.detach() for param, one in zip(parameters, by, strict=True)}
-    return y.detach(), slope.detach(), named, conditions[0] + y.detach().abs(), conditions[1]
+    return y.detach(), [one.detach() for one in slopes], named, condition + y.detach().abs(), slope_conditions
 
 
 def _spread(value: Any, x: Tensor, *, vector: bool) -> Tensor:
@@ -141,8 +159,9 @@ def _summed(parameter: Tensor, part: Tensor, *, vector: bool, per_channel: bool)
 def _grad(y: Tensor, inputs: list[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:
     if not y.requires_grad:
         return tuple(map(torch.zeros_like, inputs))
+    ones = torch.ones_like(y)
     return torch.autograd.grad(
-        y, inputs, torch.ones_like(y), create_graph=create_graph, allow_unused=True, materialize_grads=True
+        y, inputs, ones, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
 
 

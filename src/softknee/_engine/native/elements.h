@@ -51,8 +51,9 @@ SK_INLINE T sk_store(float value) { return value; }
 
 /* What a kernel reads and writes; unused pointers are null. */
 typedef struct {
-    const T *x, *g, *v;
+    const T *x, *u, *g, *v;
     T *y, *z;
     const float *leaves; /* parameter entries, each with one number a channel */
     uint64_t seed;
+    long run; /* of pairs: gates that lie together before as many values, or the other way round */
 } sk_arrays;

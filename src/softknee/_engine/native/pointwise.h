@@ -4,8 +4,10 @@
      SK_PER_CHANNEL      whether each channel has leaves (parameter entries) of its own
      sk_block            a run of elements that share their leaves
      sk_across           (per channel) one element of each channel
+     SK_PAIRS            where it takes pairs: instead of these two, sk_block_of and sk_across_of
 
-   The tensor is seen as outer x channels x inner, contiguous. Sums are gathered in single precision over short runs
+   The tensor is seen as outer x channels x inner, contiguous. Of pairs it is the output; gates and values lie in runs,
+   now the ones, now the others, and their gradients as they do. Sums are gathered in single precision over short runs
    and in double precision beyond; they are the same whatever the number of threads. */
 #include <stdlib.h>
 
@@ -13,6 +15,26 @@
 #define SK_PIECE 65536
 /* Rows whose sums are gathered in single precision. */
 #define SK_GATHERED 256
+
+#if SK_PAIRS
+/* Gates before values in runs of more than one, alternating, and alternating with the value first. */
+#define SK_EACH_WAY(function, a, ...)                              \
+    do {                                                           \
+        if ((a)->run > 1) function(a, __VA_ARGS__, 1, 0);          \
+        else if ((a)->x < (a)->u) function(a, __VA_ARGS__, 2, 0);  \
+        else function(a, __VA_ARGS__, 2, 1);                       \
+    } while (0)
+
+static void sk_block(const sk_arrays *a, long start, long stop, long channel, long channels, float *sums) {
+    SK_EACH_WAY(sk_block_of, a, start, stop, channel, channels, sums);
+}
+
+#if SK_PER_CHANNEL
+static void sk_across(const sk_arrays *a, long start, long channels, float *sums) {
+    SK_EACH_WAY(sk_across_of, a, start, channels, sums);
+}
+#endif
+#endif
 
 #if SK_SUMS > 0
 #define SK_ADD_BLOCK(array, start, stop, channel, channels, sums)                     \
@@ -61,8 +83,12 @@ static int sk_piece(const sk_arrays *a, long first, long last, long channels, lo
     else return sk_columns(a, first, last, channels, sums);
 #else
     (void)channels;
-    for (long b = first * inner; b < last * inner; b += SK_BLOCK) {
-        long stop = b + SK_BLOCK < last * inner ? b + SK_BLOCK : last * inner;
+    for (long b = first * inner, stop; b < last * inner; b = stop) {
+        stop = b + SK_BLOCK < last * inner ? b + SK_BLOCK : last * inner;
+#if SK_PAIRS
+        long run_end = (b / a->run + 1) * a->run;
+        if (a->run > 1 && run_end < stop) stop = run_end;
+#endif
         SK_ADD_BLOCK(a, b, stop, 0, 1, sums);
     }
 #endif
@@ -70,9 +96,9 @@ static int sk_piece(const sk_arrays *a, long first, long last, long channels, lo
 }
 
 /* Returns 0, or 1 where memory ran out. `total` receives the sums, SK_SUMS x channels. */
-int sk_run(const T *x, const T *g, const T *v, T *y, T *z, const float *leaves, float *total, long outer,
-           long channels, long inner, uint64_t seed, int threads) {
-    const sk_arrays arrays = {x, g, v, y, z, leaves, seed};
+int sk_run(const T *x, const T *u, const T *g, const T *v, T *y, T *z, const float *leaves, float *total, long outer,
+           long channels, long inner, long run, uint64_t seed, int threads) {
+    const sk_arrays arrays = {x, u, g, v, y, z, leaves, seed, run};
     long row = channels * inner, size = (long)SK_SUMS * channels;
     /* Partial sums may take a small part of the tensor's own memory. */
     long wanted = 32 * size > SK_PIECE ? 32 * size : SK_PIECE, rows = row < wanted ? wanted / (row ? row : 1) : 1;
