@@ -176,3 +176,11 @@ def test_a_missing_extra_is_named(missing, program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"{missing} is not installed; `pip install 'softknee[bench]'` brings it" in done.stderr
+
+
+def test_source_prints_what_looks_at_several_elements_too(capsys):
+    for name, title in (("geglu", "GEGLU"), ("sparsemax", "Sparsemax"), ("frelu", "FReLU")):
+        assert run(["source", name]) == 0
+        assert f"class {title}(nn.Module)" in capsys.readouterr().out
+    assert run(["source", "geglue"]) == 2
+    assert "no activation named 'geglue'; did you mean" in capsys.readouterr().err

@@ -85,7 +85,7 @@ class View:
         claims: Properties.
         facts: Terms with explanations: how it runs and trains.
         snippet: Source that makes it.
-        source: Source of a module that stands alone; empty where there is none.
+        source: Source of a module that stands alone.
         meanings: Names it shares with other functions.
         equivalences: Other ways to the same function.
     """
@@ -140,7 +140,7 @@ def view_of(entry: Entry) -> View:
         claims=claims_of(entry),
         facts=facts_text(entry),
         snippet=snippet(spec),
-        source=source(spec.name) if spec.kind == "elementwise" else "",
+        source=source(spec.name),
         meanings=mine,
         equivalences=equivalences_of(spec.name),
     )
