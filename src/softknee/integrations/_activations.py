@@ -1,0 +1,47 @@
+"""Which modules of a model are activations, and whose outputs have slopes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from softknee.nn.activation import Activation
+from softknee.nn.elementwise import Elementwise
+
+# torch's activations of single elements, and those that look at more.
+_POINTWISE = (
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid),
+    *(nn.Mish, nn.PReLU, nn.RReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink, nn.Softsign),
+    *(nn.Tanh, nn.Tanhshrink, nn.Threshold),
+)
+_OTHERS = (nn.GLU, nn.LogSoftmax, nn.Softmax, nn.Softmax2d, nn.Softmin)
+# Where the transformers library keeps its own, all of single elements.
+_TRANSFORMERS = "transformers.activations"
+
+
+def activations_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the activations of a model by their names in it, without those that are part of another.
+
+    Args:
+        model: Any module; one that is itself an activation goes by the name of its class.
+
+    Returns:
+        Activations of softknee, torch and transformers.
+    """
+    found: dict[str, nn.Module] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if _is_activation(module) and not name.startswith(inside):
+            found[name or type(module).__name__] = module
+            inside += (f"{name}." if name else "",)
+    return found
+
+
+def has_slope(activation: nn.Module) -> bool:
+    """Whether each output now depends on one element of the input, and on no chance."""
+    if isinstance(activation, Activation):
+        return isinstance(activation, Elementwise) and not (activation.training and activation.spec.sampled is not None)
+    return not (isinstance(activation, _OTHERS) or (isinstance(activation, nn.RReLU) and activation.training))
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return isinstance(module, (Activation, *_POINTWISE, *_OTHERS)) or type(module).__module__ == _TRANSFORMERS
