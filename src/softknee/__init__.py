@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._glu import glu
     from softknee._spec import Param, Promises, Spec
+    from softknee._surgery.calibrate import calibrate
+    from softknee._surgery.calibration import CalibratedLayer, Calibration
     from softknee._surgery.find import sites
     from softknee._surgery.places import Site, Sites
     from softknee._surgery.recipe import Recipe
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from softknee.nn.reach import calibrate_reach
 
 _HOMES = {
+    "CalibratedLayer": "softknee._surgery.calibration",
+    "Calibration": "softknee._surgery.calibration",
     "Cost": "softknee._card.cost",
     "Design": "softknee._design",
     "MissingExtra": "softknee._errors",
@@ -48,6 +52,7 @@ _HOMES = {
     "Study": "softknee._bench.study",
     "UsageError": "softknee._errors",
     "bench": "softknee._bench.compare",
+    "calibrate": "softknee._surgery.calibrate",
     "calibrate_reach": "softknee.nn.reach",
     "cite": "softknee._catalogue",
     "cost": "softknee._card.cost",
@@ -73,6 +78,8 @@ _HOMES = {
 _NAMESPACES = ("functional", "integrations", "nn", "testing")
 
 __all__ = [
+    "CalibratedLayer",
+    "Calibration",
     "Cost",
     "Design",
     "MissingExtra",
@@ -88,6 +95,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "bench",
+    "calibrate",
     "calibrate_reach",
     "cite",
     "cost",

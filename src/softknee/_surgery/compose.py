@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils._pytree import tree_map
 
-from softknee._surgery.observe import Call, Ref
 from softknee._surgery.operations import ACTIVATIONS, ARITHMETIC, PARTS, POINTWISE, PRODUCTS, SIGMOIDAL
 from softknee._surgery.probe import known
+from softknee._surgery.trace import Call, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from softknee._surgery.observe import Trace
+    from softknee._surgery.trace import Trace
 
 # Functions whose kind depends on their arguments.
 _BY_VALUE = frozenset({"gelu", "hardtanh", "clamp", "clamp_min", "threshold"})
@@ -66,6 +66,8 @@ class Composer:
     _made: dict[int, Call] = field(default_factory=dict)
     _ancestors: dict[int, frozenset[int]] = field(default_factory=dict)
     _found: dict[Call, Acting] = field(default_factory=dict)
+    # Expressions that are no known activation yet, but may be with a factor or a number added.
+    _unfinished: dict[Call, Acting] = field(default_factory=dict)
 
     def compose(self) -> list[Acting]:
         """Return the activations in the order of their calls."""
@@ -80,6 +82,9 @@ class Composer:
         return found
 
     def _consider(self, call: Call) -> None:
+        if not call.inputs or call.output in self.trace.fixed:
+            # It makes a weight of weights.
+            return
         if call.module is not None or call.name in ACTIVATIONS or call.name in PARTS:
             kind = self._kind(call)
             squares = self._square(call)
@@ -122,7 +127,7 @@ class Composer:
 
     def _square(self, call: Call) -> Acting | None:
         """Return the activation that a call squares, if it does."""
-        power = call.name == "square" or (call.name == "pow" and call.arguments[1:] == (2,))
+        power = (call.name == "square" or (call.name == "pow" and call.arguments[1:] == (2,))) and not call.in_place
         maker = self._made.get(call.inputs[0]) if power and call.inputs else None
         acting = self._found.get(maker) if maker else None
         return acting if acting is not None and self._is_inner(acting, call) else None
@@ -141,36 +146,58 @@ class Composer:
         self._found[call] = Acting(calls, acting.source, kind)
 
     def _scale(self, call: Call) -> None:
-        """Let a factor or a number added belong to an expression that is no known activation without it."""
+        """Let a factor or a number added belong to an expression that is a known activation only with it."""
         maker = self._made.get(call.inputs[0])
-        acting = self._found.get(maker) if maker else None
-        if (
-            acting is None
-            or acting.how != "expression"
-            or acting.kind != "expression"
-            or acting.last.run is not call.run
-        ):
+        acting = maker and (self._found.get(maker) or self._unfinished.get(maker))
+        if not acting or call.in_place or not self._is_inner(acting, call):
             return
-        calls = [*acting.calls, call]
-        kind = self._known(calls, acting.source)
-        if kind is not None and self._is_inner(acting, call):
-            self._found.pop(acting.last)
-            self._found[call] = Acting(calls, acting.source, kind)
+        before = self._scaled_before(acting)
+        # What is known already begins something else only together with what leads to it: relu(x) - 1 is a ReLU.
+        alone: list[list[Call]] = [[]] if acting.kind == "expression" else []
+        for lead in [before, *alone] if before else alone:
+            calls = [*lead, *acting.calls, call]
+            source = lead[0].inputs[0] if lead else acting.source
+            kind = self._known(calls, source)
+            if kind is not None and self._only_for(call, calls[:-1]):
+                for one in calls:
+                    self._found.pop(one, None)
+                self._found[call] = Acting(calls, source, kind)
+                return
+        self._unfinished[call] = Acting([*acting.calls, call], acting.source, "expression")
+
+    def _scaled_before(self, acting: Acting) -> list[Call]:
+        """Return the factors and numbers added that lead to an activation, in order."""
+        calls: list[Call] = []
+        maker = self._made.get(acting.source)
+        while (
+            maker is not None and maker.name in ARITHMETIC and len(maker.inputs) == 1 and self._is_free(maker, acting)
+        ):
+            calls.insert(0, maker)
+            maker = self._made.get(maker.inputs[0])
+        return calls
+
+    def _is_free(self, maker: Call, acting: Acting) -> bool:
+        return maker.run is acting.last.run and not (maker.in_place or maker.hidden or maker.module)
 
     def _join(self, call: Call) -> None:
         """Make one activation of a product of two functions of the same input, or note the part that one plays."""
         first, second = call.inputs
         common = self._ancestors_of(first, call) & self._ancestors_of(second, call)
         for source in sorted(common, reverse=True):
+            if call.in_place and call.arguments[0] != Ref(source):
+                # What it overwrites is a part, which a swap does not compute.
+                continue
             inner = self._between(source, (first, second), call)
             if inner is not None and self._shape(source) == self._shape(call.output) and self._only_for(call, inner):
                 calls = [*inner, call]
                 kind = self._known(calls, source)
+                acting = Acting(calls, source, kind or "expression")
                 if kind or any(one in self._found for one in inner):
                     for one in inner:
                         self._found.pop(one, None)
-                    self._found[call] = Acting(calls, source, kind or "expression")
+                    self._found[call] = acting
                     return
+                self._unfinished.setdefault(call, acting)
         self._note_product(first, second)
         self._note_product(second, first)
 
@@ -185,7 +212,7 @@ class Composer:
         """Note that an activation is multiplied with something else."""
         maker = self._made.get(self._resolved(number))
         acting = self._found.get(maker) if maker else None
-        if acting is None or acting.role != "activation" or other in self.trace.parameters:
+        if acting is None or acting.role != "activation" or other in self.trace.fixed:
             return
         if acting.kind in SIGMOIDAL:
             acting.role = "gate"
@@ -249,5 +276,5 @@ def groups(found: Sequence[Acting]) -> Iterator[list[Acting]]:
         last = acting.last
         # Experts take turns as the data wills.
         turn = 0 if last.run.experts else last.occurrence
-        by_place.setdefault((last.run.path, last.module or last.name, turn), []).append(acting)
+        by_place.setdefault((last.run.path, last.path, last.name, turn), []).append(acting)
     yield from by_place.values()

@@ -15,7 +15,7 @@ from torch import nn
 from softknee._errors import UsageError
 from softknee._surgery.axes import usual_axis
 from softknee._surgery.compose import Acting, Composer, groups, replay
-from softknee._surgery.observe import observe
+from softknee._surgery.observe import observe, untouched
 from softknee._surgery.places import Place, Site, Sites, Unseen
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
 from softknee.nn.values import excerpt
@@ -23,11 +23,13 @@ from softknee.nn.values import excerpt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from softknee._surgery.observe import Trace
+    from softknee._surgery.trace import Trace
 
 _SCRIPTED = "it is scripted, and its code cannot be looked into; use the module it was made from"
 _COMPILED = "it is compiled; it was looked at as it runs without the compiler"
 _REWRITTEN = "its input is overwritten in place and used again; write `x = act(x)` without inplace"
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_CONTAINED = "its module is a container, whose parts may all be run; call it in another module"
 _NOT_RUN = "it did not run in the example"
 _NO_EXAMPLE = "functions are only seen with an example of the model's inputs"
 # An input for modules of unknown class where there is no example.
@@ -84,8 +86,14 @@ def look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any])
         UsageError: It is no module, or it is scripted.
     """
     model = checked(model)
+    # Modules and functions are also tried with other inputs.
+    with untouched(model):
+        return _look(model, inputs, keywords)
+
+
+def _look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Look:
+    by_class = _by_class(model)
     if not inputs and not keywords:
-        by_class = _by_class(model)
         return Look(by_class, functions={site.place: model.get_submodule(site.path) for site in by_class})
     trace, outputs = observe(model, inputs, keywords)
     aliases = Counter(module for _, module in model.named_modules(remove_duplicate=False))
@@ -94,14 +102,14 @@ def look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any])
     unseen = [Unseen(path, reason) for path, reason in trace.unseen]
     functions: dict[Place, Callable[..., Any]] = {}
     for acting in groups(found):
-        site = _site(model, acting, trace, found, aliases)
+        site = _site(acting, trace, found, aliases)
         functions[site.place] = acting[0].last.module or partial(replay, acting[0].calls, acting[0].source)
         reason = _unchangeable(acting[0], trace)
         if reason:
             unseen.append(Unseen(site.path, f"{site.kind}: {reason}", site))
         else:
             placed.append(site)
-    asleep = [site for site in _by_class(model) if _sleeps(model, site, trace)]
+    asleep = [site for site in by_class if _sleeps(model, site, trace)]
     functions.update({site.place: model.get_submodule(site.path) for site in asleep})
     notes = (Unseen(site.path, _NOT_RUN) for site in asleep)
     return Look(Sites((*placed, *asleep), (*unseen, *_closed(model), *notes)), outputs, functions)
@@ -111,7 +119,7 @@ def checked(model: Any) -> nn.Module:
     """Return the module that is to be looked at.
 
     Raises:
-        UsageError: It is no module, or it is scripted.
+        UsageError: It is no module, it is scripted, or has lazy layers that never ran.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"model must be a torch.nn.Module, got {excerpt(model)}")
@@ -119,6 +127,10 @@ def checked(model: Any) -> nn.Module:
         raise UsageError(
             "the model is scripted or frozen, and its code cannot be looked into; use the one it was made of"
         )
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    lazy = next((name for name, one in tensors if nn.parameter.is_lazy(one)), None)
+    if lazy is not None:
+        raise UsageError(f"{lazy} has no shape yet; run the model once, so that its lazy layers are made")
     return getattr(model, "_orig_mod", model) if is_compiled(model) else model
 
 
@@ -129,15 +141,15 @@ def is_compiled(module: nn.Module) -> bool:
     return wrapped or getattr(module, "_compiled_call_impl", None) is not None
 
 
-def _site(model: nn.Module, acting: Sequence[Acting], trace: Trace, found: Sequence[Acting], aliases: Any) -> Site:
+def _site(acting: Sequence[Acting], trace: Trace, found: Sequence[Acting], aliases: Any) -> Site:
     first = acting[0]
     last = first.last
     owner = last.run.path
-    path = _alias(model, last.module, owner) if last.module is not None else owner
+    path = last.path or owner
     ranges = [trace.ranges[one.source] for one in acting if one.source in trace.ranges]
     shape = trace.shapes[first.source]
     axis = trace.axes.get(first.source, usual_axis(shape))
-    own = [one for one in found if one.last.run is last.run and _same_path(one, first)]
+    own = [one for one in found if one.last.run is last.run and one.last.path == last.path]
     users = {one.last.run.path for one in found if one.last.module is last.module}
     return Site(
         path=path,
@@ -156,16 +168,11 @@ def _site(model: nn.Module, acting: Sequence[Acting], trace: Trace, found: Seque
     )
 
 
-def _same_path(one: Acting, other: Acting) -> bool:
-    """Return whether two activations of one run are the same module, or both functions."""
-    return one.last.module is other.last.module
-
-
 def _place(acting: Acting, trace: Trace, path: str) -> Place:
     last = acting.last
     experts = last.run.experts
     if last.module is not None:
-        turns = 1 if experts else last.run.counts[last.module]
+        turns = 1 if experts else last.run.turns[last.path]
         return Place(last.run.path, path, 0 if experts else last.occurrence, turns, experts=experts)
     calls = [(call.name, call.occurrence, call.arguments) for call in acting.calls]
     source = next(
@@ -180,35 +187,34 @@ def _place(acting: Acting, trace: Trace, path: str) -> Place:
         occurrence=last.occurrence,
         source=source,
         inner=tuple(call[:2] for call in calls[:-1]),
-        in_place=last in trace.rewritten,
+        in_place=last in trace.rewritten or (acting.how == "expression" and last.in_place),
         eager_only=any(call.eager_only for call in acting.calls),
         experts=experts,
     )
 
 
-def _alias(model: nn.Module, module: nn.Module, owner: str) -> str:
-    """Return, of the paths of a module, the one that is nearest to the module that calls it."""
-    paths: list[str] = [path for path, one in model.named_modules(remove_duplicate=False) if one is module]
-    steps = owner.split(".")
-    return max(paths, key=lambda path: _common(path.split("."), steps))
-
-
-def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    different = (index for index, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
-    return next(different, min(len(first), len(second)))
-
-
 def _unchangeable(acting: Acting, trace: Trace) -> str:
-    hidden = next((call.hidden for call in acting.calls if call.hidden), "")
+    last = acting.last
+    calls = acting.calls
+    if last.module is not None:
+        # Several that take turns count all calls; one alone acts wherever it is called.
+        calls = [one for one in trace.calls if one.path == last.path and one.run is last.run]
+        calls = calls if len(calls) > 1 and not last.run.experts else []
+    hidden = next((call.hidden for call in calls if call.hidden), "")
+    if last.module is None and isinstance(last.run.module, _CONTAINERS):
+        hidden = hidden or _CONTAINED
     rewritten = acting.last in trace.rewritten and acting.how != "function"
     return hidden or (_REWRITTEN if rewritten else "")
 
 
 def _closed(model: nn.Module) -> Iterator[Unseen]:
     """Yield the parts of a model that cannot be looked into, or not as they run."""
+    inside: set[nn.Module] = set()
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            yield Unseen(path, _SCRIPTED)
+            if module not in inside:
+                yield Unseen(path, _SCRIPTED)
+            inside.update(module.children())
         elif is_compiled(module):
             yield Unseen(path, _COMPILED)
 
@@ -225,8 +231,7 @@ def _kind(module: nn.Module) -> str | None:
     """Return the kind of a module without an example of its inputs."""
     kind = kind_by_class(module)
     if kind is None and may_be_activation(module):
-        with torch.no_grad():
-            kind = kind_by_test(module, torch.zeros(_TEST_SHAPE), len(_TEST_SHAPE) - 1)
+        kind = kind_by_test(module, torch.zeros(_TEST_SHAPE), len(_TEST_SHAPE) - 1)
     return kind
 
 

@@ -6,13 +6,15 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from softknee._errors import UsageError
 from softknee._surgery.redirect import PLAN, Experts, Plan, Turns, base_of, enter, leave, redirecting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    import torch
 
     from softknee._surgery.places import Place
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 SWAPS = "_softknee_swaps"
 # What activations in the place of functions are called in the module that calls them.
 NAME = "softknee_{}"
+# Layers that run as one kernel, with the activation they were made with, unless a part of them has hooks.
+_KERNELS = (nn.TransformerEncoderLayer,)
 
 
 @dataclass(eq=False)
@@ -31,14 +35,20 @@ class Changes:
         added: Paths of modules that were added.
         plans: Plans that modules had before, by their paths.
         hooked: Paths of modules that were given hooks.
+        padded: Paths of encoders that no longer cut off padding, which only their one kernel can do.
         paths: Of the activations that were put in, by their places.
+        modes: Whether what replaced modules was in training mode, by their paths.
+        like: Dtype and device of the model.
     """
 
     replaced: dict[str, tuple[nn.Module]] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     plans: dict[str, Plan | None] = field(default_factory=dict)
     hooked: list[str] = field(default_factory=list)
+    padded: list[str] = field(default_factory=list)
     paths: dict[Place, str] = field(default_factory=dict)
+    modes: dict[str, bool] = field(default_factory=dict)
+    like: tuple[torch.dtype, torch.device] | None = None
 
 
 class Installer:
@@ -63,8 +73,19 @@ class Installer:
             The path of each activation.
 
         Raises:
-            UsageError: A module would have to be replaced that is outside of the module that calls it.
+            UsageError: A module would have to be replaced that is outside of the module that calls it. Nothing is
+                changed then.
         """
+        try:
+            self.changes.paths = self._install(activations)
+            self._hook()
+        except BaseException:
+            self.model = _undo(self.model, self.changes)
+            raise
+        self.changes.like = _like(self.model)
+        return self.changes.paths
+
+    def _install(self, activations: Mapping[Place, nn.Module]) -> dict[Place, str]:
         paths: dict[Place, str] = {}
         by_module: dict[str, dict[Place, nn.Module]] = {}
         for place in activations:
@@ -75,8 +96,6 @@ class Installer:
         for place, activation in activations.items():
             if place.operation:
                 paths[place] = self._install_function(place, activation)
-        self._hook()
-        self.changes.paths = paths
         return paths
 
     def finish(self) -> nn.Module:
@@ -95,11 +114,11 @@ class Installer:
         if place.turns == 1 or (len(own) == place.turns and len(set(map(id, own.values()))) == 1):
             self._replace(path, first)
             if isinstance(first, Experts):
-                self._plan(place.owner).add_experts(_inside(path, place.owner))
+                self._plan(place.owner).follow_experts()
             return dict.fromkeys(there, path)
-        old = self.model.get_submodule(path)
-        self._replace(path, Turns([own.get(turn, old) for turn in range(place.turns)]))
-        self._plan(place.owner).turns.append(_inside(path, place.owner))
+        old, inside = self.model.get_submodule(path), _inside(path, place.owner)
+        self._plan(place.owner)
+        self._replace(path, Turns([own.get(turn, old) for turn in range(place.turns)], inside))
         return {one: f"{path}.{one.turn}" for one in there}
 
     def _install_function(self, place: Place, activation: nn.Module) -> str:
@@ -111,11 +130,12 @@ class Installer:
         plan = self._plan(place.owner)
         plan.add(name, place)
         if isinstance(activation, Experts):
-            plan.add_experts(name)
+            plan.follow_experts()
         return self.changes.added[-1]
 
     def _replace(self, path: str, module: nn.Module) -> None:
         self.changes.replaced[path] = (self.model.get_submodule(path),)
+        self.changes.modes[path] = module.training
         if path:
             _set(self.model, path, module)
         else:
@@ -134,21 +154,29 @@ class Installer:
         return plan
 
     def _hook(self) -> None:
-        """Have the modules inside those that redirect functions take note of their runs.
+        """Have the modules that redirect functions, and those inside them, take note of their runs.
 
-        Otherwise the functions that they call would be taken for the owner's.
+        Otherwise the functions that they call would be taken for those of the module around them.
         """
-        owners = [module for module in self.model.modules() if PLAN in module.__dict__]
-        inside = {module for owner in owners for module in owner.modules() if module is not owner}
-        for path, module in self.model.named_modules():
-            if module in inside and enter not in module._forward_pre_hooks.values():
+        modules = dict(self.model.named_modules())
+        owners = [module for module in modules.values() if PLAN in module.__dict__]
+        wanted = {part for owner in owners for part in owner.modules()}
+        parents = ((path.rpartition(".")[0], module) for path, module in modules.items())
+        wanted |= {module for parent, module in parents if isinstance(modules.get(parent), _KERNELS)}
+        for path, module in modules.items():
+            if module in wanted and enter not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(enter)
-                module.register_forward_hook(leave)
+                module.register_forward_hook(leave, always_call=True)
                 self.changes.hooked.append(path)
+        for path, module in modules.items():
+            cuts = isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor
+            if cuts and not wanted.isdisjoint(module.layers.modules()):
+                module.use_nested_tensor = False
+                self.changes.padded.append(path)
 
 
 def undo(model: nn.Module, changes: Changes) -> nn.Module:
-    """Take out what a swap has put in.
+    """Take out what a swap has put in; what was there before takes on the dtype, device and mode that are there now.
 
     Args:
         model: The model.
@@ -156,16 +184,37 @@ def undo(model: nn.Module, changes: Changes) -> nn.Module:
 
     Returns:
         The model; another one if it was itself an activation.
+
+    Raises:
+        UsageError: The model has other modules or classes since. Nothing is changed then.
     """
+    paths = dict(model.named_modules(remove_duplicate=False))
+    for path in (*changes.hooked, *changes.padded, *changes.plans, *changes.added, *changes.replaced):
+        if path not in paths or (path in changes.plans and base_of(paths[path]) is None):
+            what = "is gone" if path not in paths else f"is now a {type(paths[path]).__name__}"
+            raise UsageError(f"{path or 'the model'} {what} since the swap; undo first what was done after it")
+    now = _like(model)
+    for path, (module,) in changes.replaced.items():
+        if now and now != changes.like:
+            module.to(dtype=now[0], device=now[1])
+        if paths[path].training != changes.modes[path]:
+            module.train(paths[path].training)
+    return _undo(model, changes)
+
+
+def _undo(model: nn.Module, changes: Changes) -> nn.Module:
     for path in changes.hooked:
         module = model.get_submodule(path)
         for hooks, hook in ((module._forward_pre_hooks, enter), (module._forward_hooks, leave)):
             for key in [key for key, one in hooks.items() if one is hook]:
                 del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+    for path in changes.padded:
+        model.get_submodule(path).__dict__["use_nested_tensor"] = True
     for path, plan in changes.plans.items():
         module = model.get_submodule(path)
         if plan is None:
-            module.__class__ = base_of(module)
+            module.__class__ = base_of(module) or type(module)
             del module.__dict__[PLAN]
         else:
             module.__dict__[PLAN] = plan
@@ -177,6 +226,11 @@ def undo(model: nn.Module, changes: Changes) -> nn.Module:
             return module
         _set(model, path, module)
     return model
+
+
+def _like(model: nn.Module) -> tuple[torch.dtype, torch.device] | None:
+    """Return the dtype and device of a model, None if it has no parameters."""
+    return next(((one.dtype, one.device) for one in model.parameters() if one.is_floating_point()), None)
 
 
 def _set(model: nn.Module, path: str, module: nn.Module) -> None:

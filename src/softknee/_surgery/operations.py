@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 # Activations by themselves.
 ACTIVATIONS = frozenset(
@@ -49,13 +49,17 @@ CONVOLUTIONS = {
     **{f"conv{n}d": n for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": n for n in (1, 2, 3)},
 }
-# Functions after which a dimension may stand elsewhere.
-MOVING = frozenset(
-    {
-        *("transpose", "permute", "movedim", "moveaxis", "swapaxes", "flatten", "unflatten", "view", "reshape", "t"),
-        *("squeeze", "unsqueeze", "getitem", "adjoint", "get", "stack", "unfold", "fold", "pixel_shuffle"),
-    }
+# Functions that take the dimension behind the batch for the channels.
+NORMS = frozenset({"batch_norm", "instance_norm", "group_norm"})
+# Functions that keep the order of the elements, and functions that show some of the same memory.
+RESHAPED = frozenset(
+    {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as", "reshape_as"}
 )
+VIEWS = frozenset(
+    {"transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "adjoint", "get", "getitem", "select"}
+)
+# Functions after which a dimension may stand elsewhere.
+MOVING = RESHAPED | VIEWS | {"stack", "unfold", "fold", "pixel_shuffle", "pixel_unshuffle"}
 # Functions whose activations are inside one kernel, and what is there.
 FUSED = {
     "lstm": "the gates of an LSTM are inside one kernel",
@@ -78,22 +82,35 @@ _SYNONYMS = {"div": ("div", "truediv"), "rsub": ("rsub",), "rdiv": ("rdiv", "rtr
 
 
 @cache
-def functions(name: str) -> tuple[Callable[..., Any], ...]:
-    """Return all functions of torch that go by a name: of tensors, in place, as an operator."""
-    names = [form.format(one) for one in _SYNONYMS.get(name, (name,)) for form in _FORMS]
-    found = (getattr(space, one, None) for one in names for space in _SPACES)
-    return tuple(dict.fromkeys(one for one in found if callable(one)))
-
-
-@cache
 def _names() -> dict[Callable[..., Any], str]:
-    return {function: name for name in sorted(WATCHED) for function in functions(name)}
+    """Return the one name of each function of torch that counts: of tensors, in place, as an operator."""
+    names: dict[Callable[..., Any], str] = {}
+    for name in sorted({*WATCHED, "getitem"}):
+        forms = [form.format(one) for one in _SYNONYMS.get(name, (name,)) for form in _FORMS]
+        found = (getattr(space, form, None) for form in forms for space in _SPACES)
+        names.update((one, name) for one in found if callable(one))
+    return names
+
+
+def functions(names: Collection[str]) -> tuple[tuple[Callable[..., Any], str], ...]:
+    """Return all functions of torch that go by some names, each with its name."""
+    return tuple((function, name) for function, name in _names().items() if name in names)
 
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function, without the underscores of its in-place, reflected or private form."""
     name = getattr(function, "__name__", "")
     return _names().get(function) or (name if name in FUSED else name.strip("_"))
+
+
+def positional(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with tensors that were given by torch's usual names in their positions."""
+    if args or "input" not in keywords:
+        return args, keywords
+    names = ("input", "other") if "other" in keywords else ("input",)
+    return tuple(keywords[name] for name in names), {
+        name: value for name, value in keywords.items() if name not in names
+    }
 
 
 def takes_expert(owner: nn.Module, args: tuple[Any, ...]) -> bool:

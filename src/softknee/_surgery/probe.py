@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # torch's own activation modules, by the catalogue's names.
-TORCH = {
+TORCH: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
     nn.LeakyReLU: "leaky_relu",
@@ -58,9 +58,11 @@ def kind_by_class(module: nn.Module) -> str | None:
     """Return the kind of a module of a known class, None for other classes."""
     if isinstance(module, Activation):
         return module.spec.name
-    if isinstance(module, _SEVERAL):
-        return known(module) or TORCH[type(module)]
-    return next((kind for known_class, kind in TORCH.items() if isinstance(module, known_class)), None)
+    known_class = next((one for one in TORCH if isinstance(module, one)), None)
+    if known_class is None or type(module).forward is not known_class.forward:
+        return None
+    # By its function rather than itself, whose hooks are for real inputs.
+    return (known(module.forward) if isinstance(module, _SEVERAL) else None) or TORCH[known_class]
 
 
 def may_be_activation(module: nn.Module) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from softknee._errors import UsageError
-from softknee._surgery.operations import functions, takes_expert
+from softknee._surgery.operations import functions, positional, takes_expert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from softknee._surgery.places import Place
 
@@ -27,36 +27,49 @@ _EAGER_ONLY = (
 
 
 class _Running(threading.local):
-    """The modules that run in this thread, of those that redirect calls and those inside them."""
+    """What runs in this thread: runs of modules that redirect calls, and the modules that were entered in them."""
 
     def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
+        self.stack: list[nn.Module | Redirect] = []
+
+    def redirect(self) -> Redirect | None:
+        """Return the innermost run of a module that redirects calls, None if there is none."""
+        for one in reversed(self.stack):
+            if isinstance(one, Redirect):
+                return one
+        return None
 
 
 _running = _Running()
 
 
 class Turns(nn.ModuleList):
-    """Activations that take turns at a place where one used to be called several times."""
+    """Activations that take turns at a place where one used to be called several times.
 
-    turn: int | None = 0
+    Args:
+        activations: In the order of their turns.
+        path: Of this list in the module that calls it.
+    """
 
-    def restart(self) -> None:
-        """Begin with the first."""
-        self.turn = 0
+    def __init__(self, activations: Iterable[nn.Module], path: str) -> None:
+        super().__init__(activations)
+        self.path = path
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the one whose turn it is.
 
         Raises:
-            UsageError: All have had their turns.
+            UsageError: All have had their turns, or it is called from elsewhere.
         """
-        turn = self.turn or 0
+        run = _running.redirect()
+        if run is None:
+            raise UsageError(f"activations that take turns at {self.path} act in the forward of their module only")
+        turn = run.turns.get(self.path, 0)
         if turn >= len(self):
             raise UsageError(
                 f"an activation is called {turn + 1} times here, but was called {len(self)} times at the swap"
             )
-        self.turn = turn + 1
+        run.turns[self.path] = turn + 1
         result: Tensor = self[turn](x)
         return result
 
@@ -64,21 +77,16 @@ class Turns(nn.ModuleList):
 class Experts(nn.ModuleList):
     """Activations of a mixture of experts, one for each."""
 
-    expert: int | Tensor | None = None
-
-    def restart(self) -> None:
-        """Wait to be told which expert is at work."""
-        self.expert = None
-
     def forward(self, x: Tensor) -> Tensor:
         """Apply that of the expert at work.
 
         Raises:
             UsageError: The experts do not run one by one.
         """
-        if self.expert is None:
+        run = _running.redirect()
+        if run is None or run.expert is None:
             raise UsageError(NOT_ONE_BY_ONE)
-        result: Tensor = self[int(self.expert)](x)
+        result: Tensor = self[int(run.expert)](x)
         return result
 
 
@@ -94,10 +102,8 @@ class Plan:
     Attributes:
         ends: Name of the activation that gives the result of a call of a function, by the function and its occurrence.
         sources: Names of activations and the argument that is their input, by the function and its occurrence.
-        skipped: Calls whose results nothing needs any more.
+        skipped: Names of the activations that make the results of calls superfluous.
         in_place: Names of activations whose result must also overwrite their input.
-        turns: Paths of `Turns` inside the module.
-        experts: Paths of `Experts` inside the module.
         by_expert: Whether calls are counted for each expert from the beginning.
         eager_only: Whether compilers would miss a call.
         functions: Those that matter, with their names.
@@ -106,10 +112,8 @@ class Plan:
     def __init__(self) -> None:
         self.ends: dict[tuple[str, int], str] = {}
         self.sources: dict[tuple[str, int], list[tuple[str, int]]] = {}
-        self.skipped: set[tuple[str, int]] = set()
+        self.skipped: dict[tuple[str, int], str] = {}
         self.in_place: set[str] = set()
-        self.turns: list[str] = []
-        self.experts: list[str] = []
         self.by_expert = False
         self.eager_only = False
         self.functions: tuple[tuple[Callable[..., Any], str], ...] = ()
@@ -124,37 +128,23 @@ class Plan:
         function, occurrence, argument = place.source or (place.operation, place.occurrence, 0)
         self.ends[place.operation, place.occurrence] = name
         self.sources.setdefault((function, occurrence), []).append((name, argument))
-        self.skipped.update(place.inner)
+        self.skipped.update(dict.fromkeys(place.inner, name))
         self.by_expert = self.by_expert or place.experts > 0
         self.eager_only = self.eager_only or place.eager_only
         if place.in_place:
             self.in_place.add(name)
         self._look_up()
 
-    def add_experts(self, path: str) -> None:
-        """Have activations of experts told which expert is at work.
-
-        Args:
-            path: Of them in the module.
-        """
-        self.experts.append(path)
+    def follow_experts(self) -> None:
+        """Have activations of experts told which expert is at work."""
         self.by_expert = True
         self._look_up()
-
-    def restart(self, owner: nn.Module) -> None:
-        """Have activations that take turns, or that belong to experts, begin anew.
-
-        Args:
-            owner: The module with this plan.
-        """
-        for path in (*self.turns, *self.experts):
-            cast("Turns | Experts", owner.get_submodule(path)).restart()
 
     def _look_up(self) -> None:
         """Look up the functions that matter."""
         names = {name for name, _ in (*self.ends, *self.sources, *self.skipped)}
         names |= {"getitem"} if self.by_expert else set()
-        self.functions = tuple((function, name) for name in sorted(names) for function in functions(name))
+        self.functions = functions(names)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "functions"}
@@ -165,7 +155,7 @@ class Plan:
 
 
 class Redirect(TorchFunctionMode):
-    """Looks at the functions that a module calls, and replaces some.
+    """One run of a module: looks at the functions that it calls, and replaces some.
 
     Args:
         owner: The module.
@@ -177,6 +167,7 @@ class Redirect(TorchFunctionMode):
         self.owner = owner
         self.plan = plan
         self.counts: dict[str, int] = {}
+        self.turns: dict[str, int] = {}
         self.inputs: dict[str, Tensor] = {}
         self.expert: int | Tensor | None = None
 
@@ -184,33 +175,48 @@ class Redirect(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a function, or the activation in its place."""
-        if _running.modules[-1] is self.owner and args and isinstance(args[0], Tensor):
+        args, kwargs = positional(args, kwargs or {})
+        if _running.stack[-1] is self and args and isinstance(args[0], Tensor):
             # One by one, for a compiler cannot look functions up.
             for function, name in self.plan.functions:
                 if func is function:
-                    return self._call(name, func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+                    return self._call(name, func, args, kwargs)
+        return func(*args, **kwargs)
 
     def _call(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "getitem":
             if takes_expert(self.owner, args) and args[1] is not self.expert:
                 self.expert = args[1]
                 self.counts.clear()
-                for path in self.plan.experts:
-                    self.owner.get_submodule(path).expert = args[1]
         elif args[0].is_floating_point():
             call = (name, self.counts.get(name, 0))
             self.counts[name] = call[1] + 1
             for activation, argument in self.plan.sources.get(call, ()):
                 self.inputs[activation] = args[argument]
             if call in self.plan.ends:
-                return self._instead(self.plan.ends[call])
+                return self._instead(self.plan.ends[call], args, kwargs)
             if call in self.plan.skipped:
-                return args[0]
+                # Itself, by which the next call of the same expression is known.
+                return self._input(self.plan.skipped[call], args, kwargs)
         return func(*args, **kwargs)
 
-    def _instead(self, activation: str) -> Tensor:
-        x = self.inputs.pop(activation)
+    def _input(self, activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Return the input of an activation, which those of its calls that are replaced must have.
+
+        Raises:
+            UsageError: A call has another one.
+        """
+        x = self.inputs.get(activation)
+        if x is not None and any(one is x for one in (*args, *kwargs.values())):
+            return x
+        raise UsageError(
+            f"{type(self.owner).__name__} does not call the functions that it called at the swap; "
+            "swap with an example in the same mode and of the same kind"
+        )
+
+    def _instead(self, activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        x = self._input(activation, args, kwargs)
+        del self.inputs[activation]
         module = self.owner.get_submodule(activation)
         if activation in self.plan.in_place:
             # A copy, for what is computed must not change under its own gradient.
@@ -220,15 +226,22 @@ class Redirect(TorchFunctionMode):
 
 
 def enter(module: nn.Module, _: Any) -> None:
-    """Note that a module inside another runs; a hook."""
-    if _running.modules:
-        _running.modules.append(module)
+    """Note that a module runs inside one that redirects calls; a hook."""
+    if _running.stack:
+        _running.stack.append(module)
 
 
 def leave(module: nn.Module, _: Any, __: Any) -> None:
     """Note that it has run; a hook."""
-    if _running.modules and _running.modules[-1] is module:
-        _running.modules.pop()
+    if _running.stack and _running.stack[-1] is module:
+        _running.stack.pop()
+
+
+class _Quiet:
+    """Keeps classes from being told of a subclass that their author did not write."""
+
+    def __init_subclass__(cls) -> None:
+        """Tell nobody."""
 
 
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
@@ -242,24 +255,28 @@ def redirecting(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _make_class(base: type[nn.Module]) -> type[nn.Module]:
-    class Redirecting(base):  # type: ignore[valid-type, misc]
+    class Redirecting(_Quiet, base):  # type: ignore[valid-type, misc]
+        _softknee_base = base
+
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             plan: Plan = getattr(self, PLAN)
             if plan.eager_only and torch.compiler.is_compiling():
                 raise UsageError(_EAGER_ONLY)
-            depth = len(_running.modules)
-            _running.modules.append(self)
-            plan.restart(self)
+            depth = len(_running.stack)
+            last = _running.stack[-1] if depth else None
+            if isinstance(last, Redirect) and last.owner is self:
+                # It calls its own forward, without hooks: still the same run.
+                return super().forward(*args, **kwargs)
+            redirect = Redirect(self, plan)
+            _running.stack.append(redirect)
             try:
                 if not plan.functions:
                     return super().forward(*args, **kwargs)
-                with Redirect(self, plan):
+                with redirect:
                     return super().forward(*args, **kwargs)
             finally:
-                while len(_running.modules) > depth:
-                    _running.modules.pop()
-                # So that the next run, and a compiler that looks at it, finds the same.
-                plan.restart(self)
+                while len(_running.stack) > depth:
+                    _running.stack.pop()
 
         def __reduce_ex__(self, _: Any) -> Any:
             state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
@@ -276,7 +293,7 @@ def _bare(base: type[nn.Module]) -> nn.Module:
     return made.__new__(made)
 
 
-def base_of(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module as its author wrote it."""
-    kind = type(module)
-    return kind.__mro__[1] if PLAN in module.__dict__ else kind
+def base_of(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class of a module that redirects calls as its author wrote it, None if it has another class by now."""
+    base: type[nn.Module] | None = type(module).__dict__.get("_softknee_base")
+    return base

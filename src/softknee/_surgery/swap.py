@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -147,8 +148,12 @@ def swap(
     model = installer.finish()
     difference = None
     if inputs or keywords:
-        after = look(model, inputs, keywords)
-        _check_effect(model, installer.changes, chosen, paths, after)
+        try:
+            after = look(model, inputs, keywords)
+            _check_effect(chosen, paths, after)
+        except BaseException:
+            unswap(model)
+            raise
         difference = _difference(outputs, after.outputs)
     changed = tuple(Change(site, paths[site.place], _text(made[site.place]), errors.get(site.place)) for site in chosen)
     left = tuple(site for site in seen.sites if site not in chosen)
@@ -255,23 +260,26 @@ def _imitate(mimic: Mimic, made: dict[Place, nn.Module], chosen: list[Site], see
     return errors
 
 
-def _check_effect(
-    model: nn.Module, changes: Changes, chosen: list[Site], paths: Mapping[Place, str], after: Look
-) -> None:
-    """See that what was put in acts, and take it out again if it does not.
+def _check_effect(chosen: list[Site], paths: Mapping[Place, str], after: Look) -> None:
+    """See that what was put in acts, and as often as what was there.
 
     Raises:
-        UsageError: Something that was put in did not run.
+        UsageError: It does not.
     """
-    acting = {site.path for site in after.sites if site.times}
-    inner = {path.rpartition(".")[0] for path in acting}
-    idle = [site for site in chosen if site.times and paths[site.place] not in acting | inner]
-    if idle:
-        undo(model, changes)
-        model.__dict__[SWAPS].pop()
-        raise UsageError(
-            f"what was put in the place of {idle[0].name} ({idle[0].kind}) does not run; nothing was changed"
-        )
+    times: Counter[str] = Counter()
+    for site in after.sites:
+        times[site.path] += site.times
+    for site in chosen:
+        path, what = paths[site.place], f"what was put in the place of {site.name} ({site.kind})"
+        # Where each expert has its own, these act in its place.
+        acting = times[path] or max((count for one, count in times.items() if one.startswith(f"{path}.")), default=0)
+        if site.times and not acting:
+            raise UsageError(f"{what} does not run; nothing was changed")
+        if site.place.operation and acting > site.times:
+            raise UsageError(
+                f"{what} runs twice, for {site.path or 'the model'} runs all its parts; call the function in "
+                "a module of its own"
+            )
 
 
 def _difference(before: Any, after: Any) -> float:
