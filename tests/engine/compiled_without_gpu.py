@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from softknee._engine.grid import Grid
-from softknee._engine.layout import Halves, Layout, layout_of_pairs
+from softknee._engine.layout import Halves, Layout, laid_apart, layout_of_pairs
 from softknee._engine.trace import Formula
 from softknee._engine.triton_pointwise import triton_kernel
 from softknee._engine.triton_table import run_table
@@ -37,6 +37,8 @@ PAIRS = (
     ((5, 6, 64), False),
     ((5, 6, 33), True),
 )
+# Shapes of gates and values that are two tensors.
+APART = ((40, 32), (40, 33), (5, 6, 64), (5, 6, 33))
 
 _run = JITFunction.run
 label = ""
@@ -109,14 +111,20 @@ def pairs():
     for dtype in DTYPES:
         for (shape, interleaved), per_channel in product(PAIRS, (False, True)):
             x, halves = torch.zeros(shape, dtype=dtype), Halves(gate_first=True, interleaved=interleaved)
-            g = torch.zeros_like(halves.of(x, 1)[0])
             layout = layout_of_pairs(x, torch.contiguous_format, 1, interleaved=interleaved, shared=not per_channel)
-            leaves = torch.ones(1, layout.channels)
-            options = {"leaves": 1, "per_channel": per_channel, "dtype": dtype, "pairs": True}
-            gates = halves.of(x, 1)
-            triton_kernel(formula.value, arrays=1, **options)(gates, (g,), leaves, layout)
-            triton_kernel(formula.gradient, arrays=2, **options)((*gates, g), gates, leaves, layout)
+            call_pairs(formula, halves.of(x, 1), layout, per_channel=per_channel)
+        for shape, per_channel in product(APART, (False, True)):
+            both, layout = laid_apart(*torch.zeros(2, *shape, dtype=dtype), channel_dim=1 if per_channel else None)
+            call_pairs(formula, both, layout, per_channel=per_channel)
     label = ""
+
+
+def call_pairs(formula, both, layout, *, per_channel):
+    """Call both kernels of a formula of pairs, gradients over gates and values."""
+    g, leaves = torch.zeros(both[0].shape, dtype=both[0].dtype), torch.ones(1, layout.channels)
+    options = {"leaves": 1, "per_channel": per_channel, "dtype": g.dtype, "pairs": True}
+    triton_kernel(formula.value, arrays=1, **options)(both, (g,), leaves, layout)
+    triton_kernel(formula.gradient, arrays=2, **options)((*both, g), both, leaves, layout)
 
 
 def tables():

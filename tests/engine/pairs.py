@@ -1,4 +1,7 @@
-"""Gated pairs as the engine tests take them: plans, inputs in every layout, and what the formula gives in float64."""
+"""Gated pairs as the engine tests take them: plans, inputs in every layout, and what the formula gives in float64.
+
+Gates and values are in one tensor, or in two.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from subjects import normal
 from torch import Tensor
 
-from softknee._engine.layout import Halves
+from softknee._engine.layout import Halves, as_tuple
 from softknee._engine.plan import Plan
 from softknee._engine.select import evaluate
 
@@ -29,6 +32,57 @@ SHAPES = (
     ((20_000, 8), 1),
     ((6, 3, 10_007), 0),
 )
+LAST = torch.channels_last
+
+
+def halves_along(dim: int, *, alternating: bool = False, first: bool = True):
+    """Has gates and values be halves of one tensor."""
+
+    def lay(gate: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        both = (gate, value) if first else (value, gate)
+        at = dim % gate.dim()
+        whole = torch.stack(both, at + 1).flatten(at, at + 1) if alternating else torch.cat(both, at)
+        return Halves(first, alternating).of(whole, at)
+
+    return lay
+
+
+# How gates and values of four dimensions, channels in the second one, may lie where they are two tensors. Kernels read
+# these where they are,
+IN_PLACE = {
+    "dense": lambda gate, value: (gate, value),
+    "channels last": lambda gate, value: (gate.contiguous(memory_format=LAST), value.contiguous(memory_format=LAST)),
+    "halves of samples": halves_along(0),
+    "halves of channels": halves_along(1),
+    "halves of channels, value first": halves_along(1, first=False),
+    "channels that alternate": halves_along(1, alternating=True),
+    "channels that alternate, value first": halves_along(1, alternating=True, first=False),
+    "halves of rows": halves_along(2),
+    "the same": lambda gate, value: (gate, gate),
+    "halves of two tensors": lambda gate, value: (halves_along(1)(gate, gate)[0], halves_along(1)(value, value)[1]),
+    "the same half": lambda gate, value: 2 * halves_along(1)(gate, value)[:1],
+    "halves of channels last": lambda gate, value: (
+        torch.cat((gate, value), 1).contiguous(memory_format=LAST).chunk(2, 1)
+    ),
+}
+# these too where all channels share their parameters,
+IN_PLACE_SHARED = {
+    "halves of columns": halves_along(3),
+    "columns that alternate": halves_along(3, alternating=True),
+    "columns that alternate, value first": halves_along(3, alternating=True, first=False),
+}
+# and copies of these.
+COPIED = {
+    "two memory formats": lambda gate, value: (gate, value.contiguous(memory_format=LAST)),
+    "a dense tensor and a half": lambda gate, value: (gate, halves_along(1)(gate, value)[1]),
+    "thirds": lambda gate, value: torch.cat((gate, value, gate), 1).chunk(3, 1)[:2],
+    "transposed": lambda gate, value: (gate.mT.contiguous().mT, value.mT.contiguous().mT),
+    "expanded": lambda gate, value: (gate, value[:1].expand_as(value)),
+    "alternating, but not with each other": lambda gate, value: (
+        halves_along(3, alternating=True)(gate, gate)[0],
+        halves_along(3, alternating=True)(value, value)[0],
+    ),
+}
 
 
 def swish_times(x: Tensor, value: Tensor, beta: Tensor, slope: Tensor) -> Tensor:
@@ -48,21 +102,26 @@ def parameters_for(plan: Plan, channels: int) -> tuple[Tensor, Tensor]:
     return torch.linspace(0.5, 1.5, count), torch.linspace(-1.0, 0.5, count)
 
 
-def derivatives(plan: Plan, x: Tensor, dim: int, how: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Value, gradient of the input and that of the trained parameter."""
-    beta, slope = (value.to(dtype) for value in parameters_for(plan, x.shape[dim] // 2))
-    x, beta = x.detach().to(dtype).requires_grad_(), beta.requires_grad_(plan.formula.trained[0])
-    y = evaluate(plan, x, (beta, slope), dim, how)
-    inputs = [x, beta] if plan.formula.trained[0] else [x]
-    return [y.detach(), *torch.autograd.grad(y, inputs, normal(*y.shape, seed=3).to(dtype))]
+def derivatives(
+    plan: Plan, x: Tensor | tuple[Tensor, Tensor], dim: int, how: str, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Value, gradients of the inputs and that of the trained parameter."""
+    inputs = tuple(one.detach().to(dtype).requires_grad_() for one in as_tuple(x))
+    channels = inputs[0].shape[dim] * len(inputs) // 2
+    beta, slope = (value.to(dtype) for value in parameters_for(plan, channels))
+    beta.requires_grad_(plan.formula.trained[0])
+    y = evaluate(plan, inputs, (beta, slope), dim, how)
+    leaves = (*inputs, beta) if plan.formula.trained[0] else inputs
+    return [y.detach(), *torch.autograd.grad(y, leaves, normal(*y.shape, seed=3).to(dtype))]
 
 
-def assert_right(plan: Plan, x: Tensor, dim: int) -> None:
+def assert_right(plan: Plan, x: Tensor | tuple[Tensor, Tensor], dim: int) -> None:
     """Compare kernels with the formula in float64."""
     got, wanted = derivatives(plan, x, dim, "fused"), derivatives(plan, x, dim, "eager", torch.float64)
-    for one, other in zip(got[:2], wanted, strict=False):
+    count = 1 + len(as_tuple(x))
+    for one, other in zip(got[:count], wanted[:count], strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=2e-6 * max(1.0, other.abs().max().item()))
-    for one, other in zip(got[2:], wanted[2:], strict=True):
+    for one, other in zip(got[count:], wanted[count:], strict=True):
         # Sums of numbers of either sign.
-        elements = x.numel() // 2 // other.numel()
+        elements = got[0].numel() // other.numel()
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6 * max(30, elements))

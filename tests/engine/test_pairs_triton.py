@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from interpreted import programs_in_another_order
-from pairs import HALVES, SHAPES, assert_right, derivatives, plan_for
+from pairs import COPIED, HALVES, IN_PLACE, IN_PLACE_SHARED, SHAPES, assert_right, derivatives, plan_for
 from subjects import normal
 
 from softknee import nn
@@ -65,6 +65,24 @@ def test_the_order_of_programs_does_not_matter(halves, per_channel, shape):
     first = derivatives(plan, x, 1, "fused")
     with programs_in_another_order():
         assert all(map(torch.equal, first, derivatives(plan, x, 1, "fused")))
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "way", {**IN_PLACE, **IN_PLACE_SHARED, **COPIED}.values(), ids=[*IN_PLACE, *IN_PLACE_SHARED, *COPIED]
+)
+def test_two_tensors_in_every_layout(per_channel, way):
+    plan = plan_for(HALVES[0], per_channel=per_channel)
+    for shape in ((3, 4, 5, 6), (2, 1, 3, 1), (1, 2, 16, 48), (5, 32, 2, 2), (1, 1, 1, 1)):
+        assert_right(plan, way(normal(*shape, seed=1), normal(*shape, seed=2)), 1)
+
+
+@every_kind
+@pytest.mark.parametrize(("shape", "dim"), SMALL, ids=str)
+def test_two_tensors_of_every_shape(per_channel, shape, dim):
+    plan, gate, value = plan_for(HALVES[0], per_channel=per_channel), normal(*shape, seed=1), normal(*shape, seed=2)
+    assert_right(plan, (gate, value), dim)
+    assert_right(plan, torch.cat((gate, value), dim).chunk(2, dim), dim)
 
 
 @pytest.mark.parametrize("title", ["GTU", "GEGLU", "SwiGLUOAI", "DReGLU"])

@@ -30,7 +30,7 @@ def pulled_back(module, x, g, times):
     table, _ = _tabulated(plan, grid_over(*REACH, plan.knots).finer(times), leaves, CPU)
     layout = Layout(x.numel(), 1, 1, torch.contiguous_format)
     at = Evaluation(plan, Tabulated(table), layout, leaves, 0)
-    return at.engine.gradient(at, x, g, torch.empty_like(x), sums=True)[:, 0]
+    return at.engine.gradient(at, (x,), g, (torch.empty_like(x),), sums=True)[:, 0]
 
 
 def bent_modules():

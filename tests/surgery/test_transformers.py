@@ -182,15 +182,18 @@ def test_one_activation_for_each_expert(name):
 
 
 def test_tokens_may_take_other_ways_after_a_swap():
-    torch.manual_seed(1)
     sizes = {**EXPERTS, "num_local_experts": 16, "num_experts_per_tok": 1, "head_dim": 8}
-    model = spread(transformers.GptOssForCausalLM(transformers.GptOssConfig(**sizes)).eval())
-    model.set_experts_implementation("eager")
-    inputs = {"input_ids": torch.randint(0, 100, (1, 5))}
-    times = [site.times for site in sk.sites(model, **inputs) if site.role == "pair"]
-    sk.swap(model, "tanh", where="quick_gelu", example_inputs=inputs)
-    # More experts of the second layer run than before.
-    assert times[1] < [site.times for site in sk.sites(model, **inputs) if site.role == "pair"][1]
+    more = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = spread(transformers.GptOssForCausalLM(transformers.GptOssConfig(**sizes)).eval())
+        model.set_experts_implementation("eager")
+        inputs = {"input_ids": torch.randint(0, 100, (1, 5))}
+        times = [site.times for site in sk.sites(model, **inputs) if site.role == "pair"]
+        sk.swap(model, "tanh", where="quick_gelu", example_inputs=inputs)
+        more.append([site.times for site in sk.sites(model, **inputs) if site.role == "pair"][1] > times[1])
+    # In some of them more experts of the second layer run than before, which is no error.
+    assert any(more)
 
 
 def test_experts_that_do_not_run_one_by_one_are_refused():

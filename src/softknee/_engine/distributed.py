@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from softknee._engine.layout import as_tuple
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from softknee._engine.layout import Input
     from softknee._engine.plan import Plan, Value
 
 
@@ -55,20 +58,26 @@ class Along(NamedTuple):
     grain: int
 
 
-def along_of(plan: Plan, x: Tensor, channel_dim: int | None) -> Along | None:
+def cut_as(other: Any, x: Any) -> Any:
+    """Return a DTensor with its parts in the processes where those of another one of its shape are."""
+    return other.redistribute(x.device_mesh, x.placements)
+
+
+def along_of(plan: Plan, inputs: Input, channel_dim: int | None) -> Along | None:
     """Return what is special about the channels of an input.
 
     Args:
         plan: The activation.
-        x: The input.
-        channel_dim: Of `x`, not negative; None where all elements share their parameters.
+        inputs: A tensor, or gate and value.
+        channel_dim: Of the input, not negative; None where all elements share their parameters.
 
     Returns:
         None where nothing is.
     """
     if channel_dim is None:
         return None
-    if plan.halves is not None:
+    x, *others = as_tuple(inputs)
+    if plan.halves is not None and not others:
         own = x.shape[channel_dim] // 2 if plan.per_channel else None
         return Along(channel_dim, own, 2 if plan.halves.interleaved else 0)
     # A function of the channel's number needs to know it.
@@ -76,22 +85,23 @@ def along_of(plan: Plan, x: Tensor, channel_dim: int | None) -> Along | None:
 
 
 def by_parts(
-    function: Callable[[Tensor, Sequence[Value]], Tensor], x: Any, values: Sequence[Value], along: Along | None
+    function: Callable[[Any, Sequence[Value]], Tensor], inputs: Input, values: Sequence[Value], along: Along | None
 ) -> Tensor:
     """Apply an activation to the part of a DTensor that this process holds.
 
     Args:
-        function: Evaluates a plain tensor at parameters in their stored shapes.
-        x: A DTensor.
+        function: Evaluates plain tensors, as many as the inputs, at parameters in their stored shapes.
+        inputs: A DTensor, or gate and value, which are two.
         values: Parameters: numbers, DTensors, or plain tensors that are the same in all processes.
         along: The dimension that is not as all others, None where there is none.
 
     Returns:
-        A DTensor as the activation makes of the whole; it is cut as `x` is, where that is possible.
+        A DTensor as the activation makes of the whole; it is cut as the first input is, where that is possible.
     """
+    x, *others = as_tuple(inputs)
     x, parts = local_parts(x, values, along)
     part = x.to_local()
-    y = function(part, parts)
+    y = function((part, *(cut_as(other, x).to_local() for other in others)) if others else part, parts)
     shape = [*x.shape]
     if along is not None and part.shape[along.dim]:
         shape[along.dim] = shape[along.dim] * y.shape[along.dim] // part.shape[along.dim]

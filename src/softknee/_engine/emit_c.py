@@ -147,7 +147,7 @@ class _Body:
 
     def _pointers(self) -> list[str]:
         first = ["const T *in = odd ? a->u : a->x;", "T *out = odd ? a->z : a->y;"]
-        shift = "const long shift = step > 1 ? 0 : start / a->run * a->run;"
+        shift = "const long shift = a->run > 1 ? start / a->run * a->run : 0;"
         read = [f"const T *x{name} = {self._pointer(name)};" for name in ARRAYS if name in self.used]
         return [
             *([*first, shift, "(void)in, (void)out;"] if self.pairs else []),

@@ -59,10 +59,10 @@ from softknee._engine import triton_random as rand
 # Results come last, for they may be written over what was read. `pair` is where a gate is, seen from the first one, and
 # its value, seen from the first value.
 
-# A tensor whose elements share their leaves; of pairs, one where gates and values alternate.
+# A tensor whose elements share their leaves. Gates and values of pairs alternate, `apart` by 2, or are two tensors.
 _FLAT = """
 @triton.jit(do_not_specialize=["count", "seed"])
-def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, width: tl.constexpr):
+def flat({pointers}, count: tl.int64, seed: tl.int64, even: tl.constexpr, apart: tl.constexpr, width: tl.constexpr):
     if even:
         # Says that 16 divides it, so that memory is moved in vectors.
         count = count // 16 * 16
@@ -107,11 +107,12 @@ def rows({pointers}, outer: tl.int64, channels: tl.int64, inner: tl.int64, run: 
 """
 
 # `steps` times `height` samples of `width` channels, each with leaves of its own. Of pairs, the gates of a sample come
-# before its values or, `apart` by 2, alternate with them.
+# before its values or, `apart` by 2, alternate with them; `both` is 2. Where they are two tensors, both numbers are 1.
 _COLUMNS = """
 @triton.jit(do_not_specialize=["outer", "channels", "seed"])
 def columns({pointers}, outer: tl.int64, channels: tl.int64, seed: tl.int64,
-            even: tl.constexpr, apart: tl.constexpr, steps: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
+            even: tl.constexpr, both: tl.constexpr, apart: tl.constexpr,
+            steps: tl.constexpr, height: tl.constexpr, width: tl.constexpr):
     if even:
         channels = channels // 16 * 16
     program = tl.program_id(0).to(tl.int64)
@@ -190,7 +191,7 @@ class _Body:
 
     def flat(self) -> str:
         sums = [f"tl.store(sums_at + part * {len(self.summed)} + {k}, {_total(s)})" for k, s in enumerate(self.summed)]
-        return self._filled(_FLAT, leaf="leaves_at + {0}", pair="(start + position) * 2", sums=sums)
+        return self._filled(_FLAT, leaf="leaves_at + {0}", pair="(start + position) * apart", sums=sums)
 
     def rows(self) -> str:
         place = f"sums_at + (part * {len(self.summed)} + {{0}}) * channels + channel"
@@ -204,7 +205,7 @@ class _Body:
         return self._filled(
             _COLUMNS,
             leaf="leaves_at + {0} * channels + channel[None, :], mask=real[None, :]",
-            pair="start * 2 + position * apart",
+            pair="start * both + position * apart",
             zeros=[f"s{k} = tl.zeros((width,), tl.float32)" for k in range(count)],
             additions=[f"s{k} += {_total(text, axis=0)}" for k, text in enumerate(self.summed)],
             sums=[f"tl.store({place.format(k)}, s{k}, mask=real)" for k in range(count)],

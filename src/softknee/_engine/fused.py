@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softknee._engine.differentiable import Evaluation
+    from softknee._engine.differentiable import Evaluation, Parts
 
 
 class Fused:
@@ -15,15 +15,15 @@ class Fused:
 
     name = "fused"
 
-    def value(self, at: Evaluation, x: Tensor, y: Tensor) -> None:
-        """Write `f(x)` to `y`."""
-        at.plan.kernels(x.dtype, x.device.type).value(at.parts(x), (y,), at.leaves, at.layout, at.seed)
+    def value(self, at: Evaluation, parts: Parts, y: Tensor) -> None:
+        """Write the value to `y`."""
+        at.plan.kernels(y.dtype, y.device.type).value(parts, (y,), at.leaves, at.layout, at.seed)
 
-    def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
-        """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
-        kernels = at.plan.kernels(x.dtype, x.device.type)
+    def gradient(self, at: Evaluation, parts: Parts, g: Tensor, results: Parts, *, sums: bool) -> Tensor | None:
+        """Write the gradients to `results`; return the summed gradients of the trained entries if asked for."""
+        kernels = at.plan.kernels(g.dtype, g.device.type)
         kernel = kernels.gradient if sums else kernels.slope
-        return kernel((*at.parts(x), g), at.parts(out), at.leaves, at.layout, at.seed)
+        return kernel((*parts, g), results, at.leaves, at.layout, at.seed)
 
 
 FUSED = Fused()

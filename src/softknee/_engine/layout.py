@@ -14,6 +14,9 @@ from softknee._engine.build import DTYPES, NATIVE, NoCompiler, load
 if TYPE_CHECKING:
     from torch import Tensor
 
+    # What an activation is applied to: one tensor, or gate and value of pairs as two.
+    Input = Tensor | tuple[Tensor, ...]
+
 # Tensors that are plain memory.
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -27,8 +30,8 @@ class Layout(NamedTuple):
         channels: Number of channels with parameters of their own, 1 where all share them.
         inner: Product of what is inside the channels.
         memory_format: To bring another tensor of the same shape into the same order.
-        run: Where the input holds pairs, how many gates lie together before as many values, or the other way round;
-            the other numbers then speak of the output. 0 where it holds none.
+        run: Of pairs, how many gates lie together before as many values, or the other way round; the other numbers
+            then speak of the output. 0 where all gates lie together, and for what is no pair.
     """
 
     outer: int
@@ -66,6 +69,11 @@ class Halves(NamedTuple):
         return (first, second) if self.gate_first else (second, first)
 
 
+def as_tuple(inputs: Input) -> tuple[Tensor, ...]:
+    """Return the tensors that an activation is applied to."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
 def dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:
     """Return `x` in one of PyTorch's memory formats, a copy only where it is in none, and that format."""
     if x.is_contiguous():
@@ -91,9 +99,14 @@ def layout_of(x: Tensor, memory_format: torch.memory_format, channel_dim: int | 
         return Layout(x.numel(), 1, 1, memory_format)
     shape, place = x.shape, channel_dim
     if memory_format != torch.contiguous_format:
-        order = [0, *range(2, x.dim()), 1]
+        order = _order(x, memory_format)
         shape, place = torch.Size(shape[dim] for dim in order), order.index(channel_dim)
     return Layout(prod(shape[:place]), shape[place], prod(shape[place + 1 :]), memory_format)
+
+
+def _order(x: Tensor, memory_format: torch.memory_format) -> list[int]:
+    """Return the dimensions of a tensor in the order of its memory, the outermost first."""
+    return [*range(x.dim())] if memory_format == torch.contiguous_format else [0, *range(2, x.dim()), 1]
 
 
 def layout_of_pairs(
@@ -116,6 +129,71 @@ def layout_of_pairs(
     if shared:
         return Layout(x.numel() // 2, 1, 1, memory_format, run)
     return Layout(outer, both // 2, inner, memory_format, run)
+
+
+def laid_apart(gate: Tensor, value: Tensor, *, channel_dim: int | None) -> tuple[tuple[Tensor, Tensor], Layout]:
+    """Return gates and values that are tensors of their own as kernels can read them, and their layout.
+
+    Dense ones stay where they are, and so do halves of dense tensors; others are copied.
+
+    Args:
+        gate: Not empty.
+        value: Of the same shape and dtype.
+        channel_dim: As in `layout_of`.
+
+    Returns:
+        Both.
+    """
+    channels_last = _CHANNELS_LAST.get(gate.dim())
+    for memory_format in (torch.contiguous_format, *([channels_last] if channels_last else [])):
+        layout, run = layout_of(gate, memory_format, channel_dim), _run_of(gate, memory_format)
+        if run is None or run != _run_of(value, memory_format):
+            continue
+        if _takes(run, gate, value, layout, shared=channel_dim is None):
+            return (gate, value), layout._replace(run=run)
+    gate, memory_format = dense(gate)
+    return (gate, value.contiguous(memory_format=memory_format)), layout_of(gate, memory_format, channel_dim)
+
+
+def _run_of(x: Tensor, memory_format: torch.memory_format) -> int | None:
+    """Return how many elements lie together before a gap as long, 0 where there is no gap, None for all other ways."""
+    run, together = 0, 1
+    for dim in reversed(_order(x, memory_format)):
+        size, stride = x.shape[dim], x.stride(dim)
+        if size == 1:
+            continue
+        if not run and stride == 2 * together:
+            run = together
+        if stride != (2 if run else 1) * together:
+            return None
+        together *= size
+    return run
+
+
+def _takes(run: int, gate: Tensor, value: Tensor, layout: Layout, *, shared: bool) -> bool:
+    """Whether kernels take such runs; where channels have parameters of their own, those of one channel or of all."""
+    if run == 1 and abs(gate.data_ptr() - value.data_ptr()) != gate.element_size():
+        return False  # they alternate with something else
+    return shared or run in {0, layout.inner, layout.channels * layout.inner}
+
+
+def halves_like(gate: Tensor, value: Tensor, *, run: int) -> tuple[Tensor, Tensor]:
+    """Return memory for two tensors that lie as gates and values do in runs, both in one tensor.
+
+    Args:
+        gate: As `laid_apart` returns it.
+        value: Likewise.
+        run: Of their layout.
+
+    Returns:
+        Both.
+    """
+    both = torch.empty(2 * gate.numel(), dtype=gate.dtype, device=gate.device)
+    offsets = (0, run) if gate.data_ptr() < value.data_ptr() else (run, 0)
+    first, second = (
+        both.as_strided(x.shape, x.stride(), offset) for x, offset in zip((gate, value), offsets, strict=True)
+    )
+    return first, second
 
 
 def repacked(g: Tensor, memory_format: torch.memory_format) -> tuple[Tensor, bool]:

@@ -49,7 +49,7 @@ def activation(x: Tensor, values: list[Tensor], plan: int, channel_dim: int, rea
     """Evaluate the plan of that number through a table, or by kernels where no table is fine enough."""
     x, at = _evaluation(x, values, plan, channel_dim, reach)
     y = torch.empty_like(x)
-    at.engine.value(at, x, y)
+    at.engine.value(at, (x,), y)
     return y
 
 
@@ -59,7 +59,7 @@ def activation_gradient(
 ) -> list[Tensor]:
     """Return `g f'(x)` and the gradients of the trained parameters."""
     x, at = _evaluation(x, values, plan, channel_dim, reach)
-    by_x, by_values = gradients(at, g, x, values, sums=True)
+    (by_x,), by_values = gradients(at, g, (x,), values, sums=True)
     # Results of an operator must not share memory.
     return [by_x, *(by.clone() for by in by_values if by is not None)]
 

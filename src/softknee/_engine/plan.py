@@ -13,7 +13,7 @@ from torch import Tensor
 from softknee._engine.build import NoCompiler, warn_once
 from softknee._engine.distributed import is_distributed, replicated
 from softknee._engine.kernels import Kernels
-from softknee._engine.layout import PLAIN, layout_of, layout_of_pairs
+from softknee._engine.layout import PLAIN, dense, laid_apart, layout_of, layout_of_pairs
 from softknee._engine.trace import Formula, NotPointwise
 from softknee._expression.parse import parse
 
@@ -43,7 +43,8 @@ class Plan:
         light: Whether `function` is so few torch operations that no kernel can beat them on small tensors.
         idempotent: Whether value and derivative at `f(x)` are those at `x`.
         random: Whether it draws random numbers.
-        halves: Where a gated pair has its gate and its value; None where the function takes one element.
+        halves: Where a gated pair has its gate and its value if one tensor holds both; None where the function takes
+            one element.
         surrogate: Whether its gradient is that of another function, so that no table has both.
         names: Of the parameters.
         kinks: Where the derivative jumps, as expressions in the parameters.
@@ -151,41 +152,45 @@ class Plan:
                 return False
         return True
 
-    def eager(self, x: Tensor, values: Sequence[Value], channel_dim: int | None) -> Tensor:
+    def eager(self, inputs: tuple[Tensor, ...], values: Sequence[Value], channel_dim: int | None) -> Tensor:
         """Evaluate the formula as it is written, under autograd.
 
         Args:
-            x: Any shape, any floating dtype.
+            inputs: One tensor, or gate and value of pairs: any shape, any floating dtype.
             values: Parameters in their stored shapes, or numbers.
-            channel_dim: Of `x`, not negative; None where all elements share their parameters. The dimension that holds
-                both halves of pairs.
+            channel_dim: Of the input, not negative; None where all elements share their parameters. The dimension that
+                holds both halves of pairs in one tensor.
 
         Returns:
-            Same dtype as `x`, and shape but for pairs, of which one comes out for two.
+            Same dtype as the input, and shape but for pairs, of which one comes out for two.
         """
-        elements = self.parts(x, channel_dim)
+        elements = self.parts(inputs, channel_dim)
         along = channel_dim if self.per_channel else None
         arguments = [
             broadcast(value, elements[0], vector=length is not None, channel_dim=along)
             for value, length in zip(values, self.lengths, strict=True)
         ]
         if self.channelwise:
+            (x,) = elements
             index = torch.arange(x.shape[channel_dim], device=x.device)  # type: ignore[index]
             return self.function(x, *arguments, channel=index.view(_channel_shape(x, channel_dim)))
         return self.function(*elements, *arguments)
 
-    def parts(self, x: Tensor, channel_dim: int | None) -> tuple[Tensor, ...]:
+    def parts(self, inputs: tuple[Tensor, ...], channel_dim: int | None) -> tuple[Tensor, ...]:
         """Return what the formula takes element by element: gate and value of pairs, else the input itself."""
-        if self.halves is None or channel_dim is None:
-            return (x,)
-        return self.halves.of(x, channel_dim)
+        if self.halves is None or channel_dim is None or len(inputs) > 1:
+            return inputs
+        return self.halves.of(inputs[0], channel_dim)
 
-    def layout(self, x: Tensor, memory_format: torch.memory_format, channel_dim: int | None) -> Layout:
-        """Return the layout of a dense input; arguments as in `layout_of`, but for pairs."""
+    def laid(self, inputs: tuple[Tensor, ...], channel_dim: int | None) -> tuple[tuple[Tensor, ...], Layout]:
+        """Return inputs as kernels can read them, and their layout; arguments as in `eager`."""
+        if len(inputs) > 1:
+            return laid_apart(*inputs, channel_dim=channel_dim if self.per_channel else None)
+        x, memory_format = dense(inputs[0])
         if self.halves is None or channel_dim is None:
-            return layout_of(x, memory_format, channel_dim)
+            return (x,), layout_of(x, memory_format, channel_dim)
         shared, interleaved = not self.per_channel, self.halves.interleaved
-        return layout_of_pairs(x, memory_format, channel_dim, interleaved=interleaved, shared=shared)
+        return (x,), layout_of_pairs(x, memory_format, channel_dim, interleaved=interleaved, shared=shared)
 
     def leaves(self, values: Sequence[Value], channels: int, device: torch.device) -> Tensor | None:
         """Return all parameter entries as `(entries, channels)` in float32; None where there are none."""

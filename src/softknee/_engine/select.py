@@ -14,7 +14,7 @@ from softknee._engine.build import DTYPES, warn_once
 from softknee._engine.differentiable import Call, differentiable
 from softknee._engine.distributed import along_of, by_parts, is_distributed
 from softknee._engine.fused import fused_engine
-from softknee._engine.layout import PLAIN, dense
+from softknee._engine.layout import PLAIN, as_tuple
 from softknee._engine.operators import apply_operator
 from softknee._engine.plan import Plan
 from softknee._engine.table import REACH, Tabulated, pays_off, table_of, table_or_kernels
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from softknee._engine.differentiable import Engine, Reach
+    from softknee._engine.layout import Input
     from softknee._engine.plan import Value
 
 ENGINES = ("auto", "eager", "fused", "table")
@@ -75,7 +76,7 @@ def engine(name: str) -> Iterator[None]:
 
 def evaluate(
     plan: Plan,
-    x: Tensor,
+    inputs: Input,
     values: Sequence[Value],
     channel_dim: int | None = None,
     wanted: str = "auto",
@@ -85,74 +86,81 @@ def evaluate(
 
     Args:
         plan: The activation.
-        x: Any shape, any floating dtype.
+        inputs: Any shape, any floating dtype; gate and value of pairs, where they are two tensors, have the same.
         values: Parameters in their stored shapes, or numbers.
-        channel_dim: Of `x`, not negative; None where all elements share their parameters. The dimension that holds both
-            halves of pairs.
+        channel_dim: Of the input, not negative; None where all elements share their parameters. The dimension that
+            holds both halves of pairs in one tensor.
         wanted: One of `ENGINES`; `with softknee.engine(...)` comes before it.
         reach: The range that tables cover.
 
     Returns:
-        Same dtype as `x`, and shape but for pairs, of which one comes out for two.
+        Same dtype as the input, and shape but for pairs in one tensor, of which one comes out for two.
     """
+    inputs = as_tuple(inputs)
+    x = inputs[0]
     # Noise is drawn by the operations of DTensor, which know how parts of it belong together.
-    if type(x) not in PLAIN and is_distributed(x) and not plan.random:
+    if type(x) not in PLAIN and all(map(is_distributed, inputs)) and not plan.random:
 
-        def local(part: Tensor, parts: Sequence[Value]) -> Tensor:
+        def local(part: Input, parts: Sequence[Value]) -> Tensor:
             return evaluate(plan, part, parts, channel_dim, wanted, reach)
 
-        return by_parts(local, x, values, along_of(plan, x, channel_dim))
+        return by_parts(local, inputs, values, along_of(plan, inputs, channel_dim))
     if torch.compiler.is_compiling():
         # Plain operations, so that the compiler fuses them with their neighbours, unless they are very many.
         if _takes_operator(plan, x, values, wanted):
             return apply_operator(plan, x, values, channel_dim, reach)
-        return plan.eager(x, values, channel_dim)
-    prepared = prepare(plan, x, channel_dim, wanted, reach) if isinstance(x, Tensor) else None
+        return plan.eager(inputs, values, channel_dim)
+    prepared = prepare(plan, inputs, channel_dim, wanted, reach) if isinstance(x, Tensor) else None
     if prepared is None or not plan.takes(values, x):
-        return plan.eager(x, values, channel_dim)
-    x, call = prepared
+        return plan.eager(inputs, values, channel_dim)
+    laid, call = prepared
     if plan.random:
         call = call._replace(seed=int(torch.randint(2**62, (), device="cpu")))
-    return differentiable(call, x, values)
+    return differentiable(call, laid, values)
 
 
 def prepare(
-    plan: Plan, x: Tensor, channel_dim: int | None, wanted: str, reach: Reach = REACH
-) -> tuple[Tensor, Call] | None:
-    """Choose the engine for an activation on a tensor.
+    plan: Plan, inputs: Input, channel_dim: int | None, wanted: str, reach: Reach = REACH
+) -> tuple[tuple[Tensor, ...], Call] | None:
+    """Choose the engine for an activation on a tensor, or on gates and values.
 
     Args:
         plan: As `evaluate`.
-        x: As `evaluate`.
+        inputs: As `evaluate`.
         channel_dim: As `evaluate`.
         wanted: As `evaluate`.
         reach: As `evaluate`.
 
     Returns:
-        The tensor in a dense layout and how to evaluate it; None where the formula is evaluated as it is written.
+        The tensors as kernels can read them and how to evaluate them; None where the formula is evaluated as it is
+        written.
     """
     if torch._C._get_tracing_state() is not None:  # where sizes are no plain numbers
         return None
     wanted = _forced.get() or wanted
-    size = x.numel()
+    inputs = as_tuple(inputs)
+    x = inputs[0]
+    size = x.numel() * len(inputs)
     if wanted == "auto" and ((plan.builtin and not _has_layouts(x)) or (plan.light and size < _large(plan))):
         return None
     if wanted == "eager" or not _takes_kernels(x):
         return None
+    for other in inputs[1:]:
+        if not _takes_kernels(other) or other.device != x.device:
+            return None
     # No price: no arithmetic on single elements. A price of zero: nothing to do.
     if not plan.price:
         return None
     tabulates = wanted == "table" and plan.has_tables
     if not tabulates and not plan.compiles(x.device.type):
         return None
-    x, memory_format = dense(x)
-    layout = plan.layout(x, memory_format, channel_dim)
+    laid, layout = plan.laid(inputs, channel_dim)
     engine_of: Callable[..., Engine] = fused_engine
     if tabulates:
         engine_of = _table_engine
     elif wanted == "auto" and pays_off(plan, size // layout.channels):
         engine_of = table_or_kernels
-    return x, Call(plan, engine_of, layout, channel_dim, reach)
+    return laid, Call(plan, engine_of, layout, channel_dim, reach)
 
 
 def _large(plan: Plan) -> int:

@@ -19,7 +19,7 @@ from softknee._engine.lookup import in_memory_order, look_up, look_up_gradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softknee._engine.differentiable import Engine, Evaluation, Reach
+    from softknee._engine.differentiable import Engine, Evaluation, Parts, Reach
     from softknee._engine.grid import Table
     from softknee._engine.plan import Plan
 
@@ -67,16 +67,18 @@ class Tabulated:
     def __init__(self, table: Table) -> None:
         self.table = table
 
-    def value(self, at: Evaluation, x: Tensor, y: Tensor) -> None:
+    def value(self, at: Evaluation, parts: Parts, y: Tensor) -> None:
         """Write `f(x)` to `y`."""
+        (x,) = parts
         outside = look_up(self.table, at.layout, x, y)
         if outside is not None:
             points, leaves, _ = _elsewhere(at, x, outside)
             values = values_at(at.plan, points, leaves)
             in_memory_order(y, at.layout.memory_format)[outside] = values.flatten().to(y.dtype)
 
-    def gradient(self, at: Evaluation, x: Tensor, g: Tensor, out: Tensor, *, sums: bool) -> Tensor | None:
-        """Write `g f'(x)` to `out`; return the summed gradients of the trained entries if asked for."""
+    def gradient(self, at: Evaluation, parts: Parts, g: Tensor, results: Parts, *, sums: bool) -> Tensor | None:
+        """Write `g f'(x)` to the one result; return the summed gradients of the trained entries if asked for."""
+        (x,), (out,) = parts, results
         moments = torch.empty_like(self.table.rows) if sums else None
         outside = look_up_gradient(self.table, at.layout, x, g, out, moments)
         with _float32(x.device):
@@ -84,9 +86,9 @@ class Tabulated:
         if outside is None:
             return total
         points, leaves, channel = _elsewhere(at, x, outside)
-        results = in_memory_order(out, at.layout.memory_format)
-        by_x, by_leaves = pulled_back(at.plan, points, results[outside].float().view_as(points), leaves)
-        results[outside] = by_x.flatten().to(out.dtype)
+        slopes = in_memory_order(out, at.layout.memory_format)
+        by_x, by_leaves = pulled_back(at.plan, points, slopes[outside].float().view_as(points), leaves)
+        slopes[outside] = by_x.flatten().to(out.dtype)
         if total is not None and by_leaves is not None:
             total = total.index_add(1, channel, by_leaves)
         return total

@@ -90,21 +90,24 @@ class TritonKernel:
         if not self._per_channel and run <= 1:
             count = outer * channels * inner
             blocks = _ceil(count, BLOCK)
-            return "flat", blocks, blocks, {"count": count, "even": count % EVEN == 0, "width": BLOCK}
+            sizes: dict[str, Any] = {"count": count, "even": count % EVEN == 0, "apart": run + 1, "width": BLOCK}
+            return "flat", blocks, blocks, sizes
         if not self._per_channel:
             outer, inner = outer // run, run
         elif channels == 1 and not run:
             outer, inner = 1, outer * inner
-        sizes: dict[str, Any] = {"outer": outer, "channels": channels}
+        sizes = {"outer": outer, "channels": channels}
         if inner == 1:
             height, steps = BLOCK // COLUMNS, STEPS if self.sums else 1
             parts = _ceil(outer, height * steps)
             sizes |= {"even": channels % EVEN == 0, "steps": steps, "height": height, "width": COLUMNS}
-            sizes["apart"] = 2 if run == 1 else 1
+            sizes |= {"both": 2 if run else 1, "apart": 2 if run == 1 else 1}
             return "columns", parts, parts * _ceil(channels, COLUMNS), sizes
         width = next((width for width in WIDTHS if width >= inner), BLOCK)
         parts = _ceil(outer, BLOCK // width) * _ceil(inner, width)
-        sizes |= {"inner": inner, "run": run, "even": inner % EVEN == 0, "height": BLOCK // width, "width": width}
+        # A run as long as everything has no other before it.
+        sizes |= {"inner": inner, "run": run or outer * channels * inner, "even": inner % EVEN == 0}
+        sizes |= {"height": BLOCK // width, "width": width}
         return "rows", parts, parts * channels, sizes
 
 

@@ -269,13 +269,14 @@ def _check_effect(chosen: list[Site], paths: Mapping[Place, str], after: Look) -
     times: Counter[str] = Counter()
     for site in after.sites:
         times[site.path] += site.times
+    twice = {site.path for site in after.sites if site.place.turns > 1}
     for site in chosen:
         path, what = paths[site.place], f"what was put in the place of {site.name} ({site.kind})"
         # Where each expert has its own, these act in its place.
         acting = times[path] or max((count for one, count in times.items() if one.startswith(f"{path}.")), default=0)
         if site.times and not acting:
             raise UsageError(f"{what} does not run; nothing was changed")
-        if site.place.operation and acting > site.times:
+        if site.place.operation and path in twice:
             raise UsageError(
                 f"{what} runs twice, for {site.path or 'the model'} runs all its parts; call the function in "
                 "a module of its own"

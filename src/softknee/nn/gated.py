@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._engine.distributed import along_of, is_distributed, local_parts
-from softknee._engine.layout import Halves
+from softknee._engine.distributed import along_of, cut_as, is_distributed, local_parts
+from softknee._engine.layout import Halves, as_tuple
 from softknee._engine.plan import plan_of
 from softknee._engine.select import evaluate, prepare
 from softknee._errors import OptionError, UsageError
@@ -20,6 +20,7 @@ from softknee.nn.values import excerpt
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from softknee._engine.layout import Input
     from softknee._engine.plan import Plan
 
 # A table has one input.
@@ -34,10 +35,11 @@ LARGE_EXAMPLE, MOST_PAIRS = 2**17, 2**24
 class Gated(Activation):
     """A gated pair, such as GEGLU: the input holds gate and value, the output is half as wide.
 
-    The function itself, in `softknee.functional`, takes the two as separate tensors.
+    `module(gate, value)` takes the two as tensors of their own. Only the channels' dimension then matters of the three
+    options that say where they are.
 
     Args:
-        dim: Dimension that holds both.
+        dim: Dimension that holds both, and that of the output's channels.
         gate_first: Whether the gate is the first half; by default as its source has it (`torch.nn.GLU`: the second).
         interleaved: Whether gates and values alternate instead.
         trainable: Whether parameters are trained: all, none, or those named; by default as their source does.
@@ -84,19 +86,23 @@ class Gated(Activation):
         """Whether gates and values alternate."""
         return self._halves.interleaved
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None = None) -> Tensor:
         """Apply the activation.
 
         Args:
-            x: Any shape with an even number of channels in `dim`, any floating dtype.
+            x: Gates and values: any shape with an even number of channels in `dim`, any floating dtype. Where `value`
+                is given, the gates alone: any shape.
+            value: The values, in the shape and dtype of the gates.
 
         Returns:
-            Half as many channels, else the shape and dtype of `x`.
+            Half as many channels, else the shape and dtype of `x`; with `value` the same shape, too.
 
         Raises:
-            UsageError: The number of channels is odd, or not twice that of the parameters.
+            UsageError: The number of channels is odd, or not what the parameters are for; or gates and values differ in
+                shape or dtype.
         """
-        return evaluate(self._plan, x, self._values(), self._dim_of(x), self.wanted_engine)
+        inputs, dim = self._inputs(x, value)
+        return evaluate(self._plan, inputs, self._values(), dim, self.wanted_engine)
 
     @property
     def engine(self) -> str:
@@ -112,18 +118,38 @@ class Gated(Activation):
         # Never looked into: memory that is not touched is not taken.
         return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
 
-    def engine_for(self, x: Tensor) -> str:
-        """Return how `x`, or the part of a DTensor that is here, is evaluated: `"eager"` or `"fused"`.
+    def engine_for(self, x: Tensor, value: Tensor | None = None) -> str:
+        """Return how inputs, or the parts of DTensors that are here, are evaluated: `"eager"` or `"fused"`.
+
+        Args:
+            x: As in `forward`.
+            value: As in `forward`.
 
         Raises:
             UsageError: As `forward`.
         """
-        dim, values = self._dim_of(x), self._values()
-        if is_distributed(x):
-            part, values = local_parts(x, values, along_of(self._plan, x, dim))
-            x = part.to_local()
-        prepared = prepare(self._plan, x, dim, self.wanted_engine)
-        return "eager" if prepared is None or not self._plan.takes(values, x) else "fused"
+        inputs, dim = self._inputs(x, value)
+        values = self._values()
+        if all(map(is_distributed, as_tuple(inputs))):
+            whole, values = local_parts(x, values, along_of(self._plan, inputs, dim))
+            inputs = tuple(cut_as(one, whole).to_local() for one in as_tuple(inputs))
+        prepared = prepare(self._plan, inputs, dim, self.wanted_engine)
+        return "eager" if prepared is None or not self._plan.takes(values, as_tuple(inputs)[0]) else "fused"
+
+    def _inputs(self, x: Tensor, value: Tensor | None) -> tuple[Input, int | None]:
+        """Return what the function is applied to, and the dimension of the channels where it matters.
+
+        Raises:
+            UsageError: As `forward`.
+        """
+        if value is None:
+            return x, self._dim_of(x)
+        if x.shape != value.shape or x.dtype != value.dtype:
+            raise UsageError(
+                f"{type(self).__name__} takes gates and values of one shape and dtype; "
+                f"got {_described(x)} and {_described(value)}"
+            )
+        return (x, value), None if self.per_channel is None else dimension(self, x, self.dim, self.per_channel)
 
     def _dim_of(self, x: Tensor) -> int:
         """Return the dimension that holds gates and values, not negative.
@@ -178,3 +204,7 @@ class Gated(Activation):
         order = "interleaved, " * self.interleaved + f"gate_first={self.gate_first}"
         parts = [super().extra_repr(), f"dim={self.dim}", order, f"engine={self.engine}"]
         return ", ".join(filter(None, parts))
+
+
+def _described(x: Tensor) -> str:
+    return f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')}"

@@ -55,5 +55,5 @@ typedef struct {
     T *y, *z;
     const float *leaves; /* parameter entries, each with one number a channel */
     uint64_t seed;
-    long run; /* of pairs: gates that lie together before as many values, or the other way round */
+    long run; /* of pairs: gates that lie together before as many values, or the other way round; 0 for all */
 } sk_arrays;

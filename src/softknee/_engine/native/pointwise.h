@@ -6,8 +6,8 @@
      sk_across           (per channel) one element of each channel
      SK_PAIRS            where it takes pairs: instead of these two, sk_block_of and sk_across_of
 
-   The tensor is seen as outer x channels x inner, contiguous. Of pairs it is the output; gates and values lie in runs,
-   now the ones, now the others, and their gradients as they do. Sums are gathered in single precision over short runs
+   The tensor is seen as outer x channels x inner, contiguous. Of pairs it is the output; gates and values lie as it does,
+   or in runs, now the ones, now the others, and their gradients as they do. Sums are gathered in single precision over short runs
    and in double precision beyond; they are the same whatever the number of threads. */
 #include <stdlib.h>
 
@@ -17,10 +17,11 @@
 #define SK_GATHERED 256
 
 #if SK_PAIRS
-/* Gates before values in runs of more than one, alternating, and alternating with the value first. */
+/* Gates and values in tensors of their own or in runs of more than one, alternating, and alternating with the value
+   first. */
 #define SK_EACH_WAY(function, a, ...)                              \
     do {                                                           \
-        if ((a)->run > 1) function(a, __VA_ARGS__, 1, 0);          \
+        if ((a)->run != 1) function(a, __VA_ARGS__, 1, 0);          \
         else if ((a)->x < (a)->u) function(a, __VA_ARGS__, 2, 0);  \
         else function(a, __VA_ARGS__, 2, 1);                       \
     } while (0)
@@ -86,8 +87,8 @@ static int sk_piece(const sk_arrays *a, long first, long last, long channels, lo
     for (long b = first * inner, stop; b < last * inner; b = stop) {
         stop = b + SK_BLOCK < last * inner ? b + SK_BLOCK : last * inner;
 #if SK_PAIRS
-        long run_end = (b / a->run + 1) * a->run;
-        if (a->run > 1 && run_end < stop) stop = run_end;
+        long run_end = a->run > 1 ? (b / a->run + 1) * a->run : stop;
+        if (run_end < stop) stop = run_end;
 #endif
         SK_ADD_BLOCK(a, b, stop, 0, 1, sums);
     }
