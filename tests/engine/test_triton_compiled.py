@@ -87,8 +87,10 @@ def test_new_shapes_of_pairs_compile_little_that_is_new(compiled):
     assert all(count <= 2 * 2 * 2 * 2 for count in variants.values())
 
 
-def test_runs_of_pairs_move_in_vectors_where_sizes_allow_it(compiled):
-    found = [record["ptx"] for name, record in pairs(compiled) if name.endswith(".rows")]
+@pytest.mark.parametrize("kernel", [".rows", ".flat"])
+def test_pairs_move_in_vectors_where_sizes_allow_it(compiled, kernel):
+    """Runs of gates and values, and two tensors."""
+    found = [record["ptx"] for name, record in pairs(compiled) if name.endswith(kernel)]
     vectors = [bool(re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)) for ptx in found]
     assert 0 < sum(vectors) < len(vectors)
 

@@ -16,6 +16,7 @@ from softknee._catalogue import CATALOGUE, create
 from softknee._engine.plan import Plan
 from softknee._engine.select import engine
 from softknee._errors import OptionError, UsageError
+from softknee._glu import glu
 from softknee.nn.options import stored
 from softknee.testing import check_engines, check_memory
 
@@ -70,6 +71,80 @@ def test_halves_are_where_the_options_say(gate_first, interleaved):
     for how in ("eager", "fused"):
         module = nn.ReGLU(gate_first=gate_first, interleaved=interleaved, engine=how)
         assert torch.equal(module(x), gate.relu() * value)
+
+
+def results_of_two(module, gate, value, dtype=torch.float32, how="fused"):
+    """As `results`, of gates and values that are two tensors."""
+    module = copy.deepcopy(module).to(dtype)
+    leaves = [one.detach().to(dtype).requires_grad_() for one in (gate, value)]
+    with engine(how):
+        y = module(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, [*leaves, *module.parameters()], drawn(*y.shape, seed=2).to(y))]
+
+
+def assert_two_are_right(module, gate, value):
+    wanted = results_of_two(module, gate, value, torch.float64, "eager")
+    for place, (got, other) in enumerate(zip(results_of_two(module, gate, value), wanted, strict=True)):
+        near = 1e-5 if place < 3 else 1e-4
+        torch.testing.assert_close(got.double(), other, rtol=1e-5, atol=near * max(1.0, other.abs().max().item()))
+
+
+@every_pair
+def test_gates_and_values_may_be_two_tensors(spec):
+    module = create(spec.name, engine="fused")
+    gate, value = drawn(30, 7, scale=5.0), drawn(30, 7, scale=5.0, seed=3)
+    assert module.engine_for(gate, value) == "fused"
+    assert_two_are_right(module, gate, value)
+    if stored(spec):
+        values = {param.name: param.default + torch.linspace(0.1, 0.7, 5) for param in stored(spec)}
+        module = create(spec.name, trainable=True, per_channel=5, dim=1, engine="fused", **values)
+        for shape in ((8, 5), (4, 5, 7), (3, 5, 4, 6)):
+            assert_two_are_right(module, drawn(*shape, scale=5.0), drawn(*shape, scale=5.0, seed=3))
+
+
+@every_order
+@pytest.mark.parametrize("how", ["eager", "fused"])
+def test_where_halves_would_be_does_not_matter_to_two_tensors(gate_first, interleaved, how):
+    gate, value = drawn(6, 5, 3), drawn(6, 5, 3, seed=3)
+    for dim in (-1, 1, 7):
+        module = nn.ReGLU(dim=dim, gate_first=gate_first, interleaved=interleaved, engine=how)
+        assert torch.equal(module(gate, value), gate.relu() * value)
+        assert torch.equal(module(gate[0, 0, 0], value=value[0, 0, 0]), gate[0, 0, 0].relu() * value[0, 0, 0])
+
+
+def test_two_tensors_of_half_precision_give_what_one_gives():
+    for dtype in (torch.bfloat16, torch.float16):
+        x = drawn(30, 14).to(dtype)
+        for module in (nn.SwiGLU(engine="fused"), glu("mish", engine="fused")):
+            assert torch.equal(module(*x.chunk(2, -1)), module(x))
+            assert torch.equal(module(*map(torch.clone, x.chunk(2, -1))), module(x))
+
+
+@pytest.mark.parametrize("how", ["auto", "eager", "fused"])
+@pytest.mark.parametrize(
+    ("gate", "value", "said"),
+    [
+        (torch.ones(4, 6), torch.ones(4, 1), "(4, 6) in float32 and (4, 1) in float32"),
+        (torch.ones(4, 6), torch.ones(6), "(4, 6) in float32 and (6,) in float32"),
+        (torch.ones(4, 6), torch.ones(4, 6).half(), "(4, 6) in float32 and (4, 6) in float16"),
+    ],
+)
+def test_two_tensors_of_different_kinds_are_refused(how, gate, value, said):
+    module = nn.SwiGLU(engine=how)
+    message = f"SwiGLU takes gates and values of one shape and dtype; got {said}"
+    for ask in (module, module.engine_for):
+        with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+            ask(gate, value)
+
+
+@pytest.mark.parametrize("how", ["auto", "eager", "fused"])
+def test_two_tensors_with_another_number_of_channels_are_refused(how):
+    message = "SwiGLU has parameters for 3 channels, got an input of shape (4, 6) with 6 in dimension 1"
+    module = nn.SwiGLU(per_channel=3, engine=how)
+    for ask in (module, module.engine_for):
+        with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+            ask(torch.ones(4, 6), torch.ones(4, 6))
+    assert module(torch.ones(4, 3), torch.ones(4, 3)).shape == (4, 3)
 
 
 @every_pair
@@ -173,6 +248,12 @@ def test_transforms_see_plain_operations():
     torch.testing.assert_close(torch.func.vmap(module)(x), mapped)
     torch.testing.assert_close(torch.func.jacrev(module)(x), jacobian)
     torch.testing.assert_close(torch.func.jacfwd(module)(x), jacobian)
+    both = x.chunk(2, -1)
+    torch.testing.assert_close(torch.func.vmap(module)(*both), mapped)
+    jacobians = torch.func.jacfwd(module, argnums=(0, 1))(*both)
+    torch.testing.assert_close(torch.cat(jacobians, -1), jacobian)
+    directions = tuple(map(torch.ones_like, both))
+    torch.testing.assert_close(torch.func.jvp(module, both, directions)[1], jacobian.sum((-1, -2)))
 
 
 def test_compiled_and_exported_pairs_are_plain_operations():
@@ -186,6 +267,21 @@ def test_compiled_and_exported_pairs_are_plain_operations():
     assert "aten.sigmoid.default" in targets
     assert not [target for target in targets if "softknee" in target]
     torch.testing.assert_close(program.module()(x[:7]), module(x[:7]))
+
+
+def test_two_tensors_compiled_and_exported_are_plain_operations():
+    module, both, graphs = nn.SwiGLU(trainable=True, per_channel=256), drawn(300, 512).chunk(2, -1), []
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    torch.testing.assert_close(compiled(*both), module(*both))
+    assert not [node for node in graphs[0].graph.nodes if "softknee" in str(node.target)]
+    rows = {0: torch.export.Dim("rows")}
+    program = torch.export.export(module, both, dynamic_shapes=(rows, rows))
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "aten.sigmoid.default" in targets
+    assert not [target for target in targets if "softknee" in target]
+    few = [one[:7] for one in both]
+    torch.testing.assert_close(program.module()(*few), module(*few))
 
 
 def test_autocast_changes_nothing():
@@ -203,6 +299,8 @@ def test_without_a_compiler_everything_works(monkeypatch):
     with engine("eager"):
         wanted = module(x)
     assert torch.equal(module(x), wanted)
+    assert module.engine_for(*x.chunk(2, -1)) == "eager"
+    assert torch.equal(module(*x.chunk(2, -1)), wanted)
 
 
 def test_the_checker_finds_kernels_that_are_wrong_or_keep_too_much():

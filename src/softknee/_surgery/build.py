@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from softknee._catalogue import create, parse_choice
 from softknee._errors import UsageError
 from softknee._surgery.observe import untouched
+from softknee._surgery.redirect import Experts
+from softknee.nn.gated import Gated
 from softknee.nn.options import needs_channels
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
-    from softknee._surgery.places import Site
+    from softknee._surgery.places import Place, Site
 
 Replacement = str | nn.Module | Callable[..., Any]
 # Rows of the input that a replacement is tried with.
@@ -113,6 +115,21 @@ def join(made: nn.Module, model: nn.Module, path: str) -> Tensor:
     return like
 
 
+def place_of(made: nn.Module, site: Site) -> Place:
+    """Return where an activation acts at a site: a gated pair takes in the product with the second stream.
+
+    Args:
+        made: The activation, or those of experts.
+        site: The site.
+
+    Returns:
+        The place.
+    """
+    one = made[0] if isinstance(made, Experts) else made
+    both = site.place.of_both if isinstance(one, Gated) and site.shape == site.result else None
+    return both or site.place
+
+
 def fit_in(made: nn.Module, model: nn.Module, site: Site) -> None:
     """Have a new activation join a model, and try it.
 
@@ -127,12 +144,12 @@ def fit_in(made: nn.Module, model: nn.Module, site: Site) -> None:
     like = join(made, model, site.place.owner)
     if not site.shape or like.is_meta:
         return
-    shape = (min(ROWS, site.shape[0]), *site.shape[1:])
-    title = type(made).__name__
+    x = torch.zeros((min(ROWS, site.shape[0]), *site.shape[1:]), device=like.device, dtype=like.dtype)
+    shape, title = tuple(x.shape), type(made).__name__
     wanted = site.result[1:] if len(shape) > 1 else None
     try:
         with untouched(made):
-            got = copy.deepcopy(made).eval()(torch.zeros(shape, device=like.device, dtype=like.dtype)).shape
+            got = copy.deepcopy(made).eval()(*([x, x] if place_of(made, site).value >= 0 else [x])).shape
     except Exception as error:  # anybody's module may raise anything
         raise UsageError(f"{title} cannot act at {site.name}, on inputs of shape {site.shape}: {error}") from error
     if wanted is not None and tuple(got[1:]) != tuple(wanted):

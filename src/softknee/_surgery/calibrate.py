@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from softknee._engine.distributed import is_distributed
 from softknee._errors import UsageError, did_you_mean
 from softknee._surgery.calibration import CalibratedLayer, Calibration
+from softknee._surgery.example import arguments, check_unwrapped
 from softknee._surgery.find import checked
 from softknee._surgery.layers import Follower, Scaler
 from softknee._surgery.left import left_out, reasons
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Where = str | type[nn.Module] | Callable[[str], bool]
 # Around the model by what trains on several devices.
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
 
 
 def calibrate(
@@ -86,7 +86,9 @@ def calibrate(
             model is wrapped, or its outputs cannot be scaled.
     """
     model = _checked(model, tolerance)
-    inputs, keywords = _arguments(example)
+    inputs, keywords = arguments(example)
+    if not (inputs or keywords):
+        raise UsageError("calibrate needs an example of the model's inputs, which shows what its layers are fed by")
     before = Follower(model)
     observe(model, inputs, keywords, observer=before)
     obstacles = reasons(model, before)
@@ -125,12 +127,8 @@ def _checked(model: Any, tolerance: float) -> nn.Module:
     Raises:
         UsageError: It cannot be.
     """
-    if type(model).__name__ in _WRAPPERS:
-        raise UsageError(
-            f"the model is wrapped in {type(model).__name__}, and each process would draw other weights; calibrate "
-            "first, then wrap"
-        )
     found: nn.Module = checked(model)
+    check_unwrapped(found, "calibrate")
     for name, parameter in found.named_parameters():
         if is_lazy(parameter):
             raise UsageError(f"{name} has no shape yet; run the model once, then calibrate")
@@ -141,19 +139,6 @@ def _checked(model: Any, tolerance: float) -> nn.Module:
     if not 0 <= tolerance < 1:
         raise UsageError(f"tolerance must be at least 0 and below 1, got {excerpt(tolerance)}")
     return found
-
-
-def _arguments(example: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Return arguments and named arguments.
-
-    Raises:
-        UsageError: There are none.
-    """
-    named = example if isinstance(example, Mapping) else {}
-    inputs = () if named else tuple(example) if isinstance(example, tuple | list) else (example,)
-    if example is None or not (inputs or named):
-        raise UsageError("calibrate needs an example of the model's inputs, which shows what its layers are fed by")
-    return inputs, named
 
 
 def _select(where: Any, model: nn.Module, seen: Follower) -> list[Layer]:

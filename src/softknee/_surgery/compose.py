@@ -36,12 +36,14 @@ class Acting:
         source: Number of its input.
         kind: What it is.
         role: The part it plays, see `Site`.
+        product: The call that multiplies it, and nothing else uses it, with a second stream.
     """
 
     calls: list[Call]
     source: int
     kind: str
     role: str = "activation"
+    product: Call | None = None
 
     @property
     def last(self) -> Call:
@@ -198,8 +200,8 @@ class Composer:
                     self._found[call] = acting
                     return
                 self._unfinished.setdefault(call, acting)
-        self._note_product(first, second)
-        self._note_product(second, first)
+        self._note_product(call, first, second)
+        self._note_product(call, second, first)
 
     def _only_for(self, call: Call, inner: Sequence[Call]) -> bool:
         """Return whether the results of calls are used in nothing but one another and a last call."""
@@ -208,7 +210,7 @@ class Composer:
         elsewhere = (number for one in self.trace.calls if one not in users for number in one.inputs)
         return not results & (self.trace.used | set(elsewhere))
 
-    def _note_product(self, number: int, other: int) -> None:
+    def _note_product(self, call: Call, number: int, other: int) -> None:
         """Note that an activation is multiplied with something else."""
         maker = self._made.get(self._resolved(number))
         acting = self._found.get(maker) if maker else None
@@ -218,6 +220,9 @@ class Composer:
             acting.role = "gate"
         elif self._shape(number) == self._shape(other):
             acting.role = "pair"
+            simple = call.name == "mul" and not (call.in_place or call.hidden) and number == acting.last.output
+            if simple and call.run is acting.last.run and self._only_for(call, acting.calls):
+                acting.product = call
 
     def _shape(self, number: int) -> tuple[int, ...]:
         return self.trace.shapes[number]

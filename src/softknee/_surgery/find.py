@@ -18,6 +18,7 @@ from softknee._surgery.compose import Acting, Composer, groups, replay
 from softknee._surgery.observe import observe, untouched
 from softknee._surgery.places import Place, Site, Sites, Unseen
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
+from softknee._surgery.trace import Ref
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _place(acting: Acting, trace: Trace, path: str) -> Place:
     experts = last.run.experts
     if last.module is not None:
         turns = 1 if experts else last.run.turns[last.path]
-        return Place(last.run.path, path, 0 if experts else last.occurrence, turns, experts=experts)
+        turn = 0 if experts else last.occurrence
+        return Place(last.run.path, path, turn, turns, experts=experts, product=_product(acting))
     calls = [(call.name, call.occurrence, call.arguments) for call in acting.calls]
     source = next(
         (name, occurrence, index)
@@ -190,7 +192,14 @@ def _place(acting: Acting, trace: Trace, path: str) -> Place:
         in_place=last in trace.rewritten or (acting.how == "expression" and last.in_place),
         eager_only=any(call.eager_only for call in acting.calls),
         experts=experts,
+        product=_product(acting),
     )
+
+
+def _product(acting: Acting) -> tuple[int, int] | None:
+    """Return occurrence of the product that makes a pair of an activation, and the argument that is activated."""
+    call = acting.product
+    return None if call is None else (call.occurrence, call.arguments.index(Ref(acting.last.output)))
 
 
 def _unchangeable(acting: Acting, trace: Trace) -> str:

@@ -126,6 +126,8 @@ class Installer:
         owner = self.model.get_submodule(place.owner)
         name = next(name for name in map(NAME.format, range(len(owner._modules) + 1)) if not hasattr(owner, name))
         owner.add_module(name, activation)
+        if place.passing:
+            self._replace(place.passing, nn.Identity())
         self.changes.added.append(f"{place.owner}.{name}".lstrip("."))
         plan = self._plan(place.owner)
         plan.add(name, place)

@@ -33,6 +33,7 @@ from softknee._surgery.operations import (
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
 from softknee._surgery.redirect import PLAN
 from softknee._surgery.trace import Call, Run, Tensors, Trace, tensors_in, version
+from softknee.nn.gated import Gated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,7 +200,9 @@ class Observer(TorchFunctionMode):
         if self._open:
             self._open.append(None)
             return None
-        x = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
+        # A gated pair may have its value beside it.
+        alone = len(args) == 1 or isinstance(module, Gated)
+        x = args[0] if args and alone and isinstance(args[0], Tensor) else None
         kind = None if x is None else self._kind(module, x)
         if x is None or kind is None or not self._runs:
             self._runs.append(Run(module, path))
@@ -218,7 +221,7 @@ class Observer(TorchFunctionMode):
         # As above: it may overwrite what it is called with.
         copy = x.clone()
         self._open.append(Opened(call, x, copy))
-        return (copy,)
+        return (copy, *args[1:])
 
     def after(self, module: nn.Module, _: Any, output: Any) -> None:
         """Note that a module has run, maybe into an error."""

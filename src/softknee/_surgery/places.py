@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, overload
 
+_PRODUCT = "mul"
 _HEADINGS = ("path", "call", "kind", "role", "how", "shape", "units", "range", "times", "shared")
 
 
@@ -26,6 +27,9 @@ class Place:
         in_place: Whether what is overwritten is used again, under another name.
         eager_only: Whether compilers do not show the function to what replaces it.
         experts: Number of the experts that use the activation in turn, 0 if there are none.
+        product: The product with a second stream, if it is one of a pair: occurrence, and argument that is activated.
+        value: Argument of the function that is a second input, -1 if there is none.
+        passing: Path of a module that passes its input on instead of activating it, empty if there is none.
     """
 
     owner: str
@@ -39,6 +43,28 @@ class Place:
     in_place: bool = False
     eager_only: bool = False
     experts: int = 0
+    product: tuple[int, int] | None = None
+    value: int = -1
+    passing: str = ""
+
+    @property
+    def of_both(self) -> Place | None:
+        """Where activation and product are one, for gated pairs; None if there is no such product."""
+        if self.product is None or self.turns > 1:
+            return None
+        occurrence, gate = self.product
+        replaced = ((self.operation, self.occurrence),) if self.operation else ()
+        return replace(
+            self,
+            module="",
+            operation=_PRODUCT,
+            occurrence=occurrence,
+            source=self.source or (_PRODUCT, occurrence, gate),
+            inner=(*self.inner, *replaced),
+            product=None,
+            value=1 - gate,
+            passing=self.module,
+        )
 
 
 @dataclass(frozen=True)

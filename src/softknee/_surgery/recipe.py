@@ -191,9 +191,10 @@ def _numbers(module: Activation) -> dict[str, float]:
 
 def _read(entry: dict[str, Any]) -> Entry:
     place = dict(entry["place"])
-    source, inner = place["source"], place["inner"]
-    place["source"] = None if source is None else (str(source[0]), int(source[1]), int(source[2]))
-    place["inner"] = tuple((str(name), int(occurrence)) for name, occurrence in inner)
+    # JSON has lists where places have tuples.
+    for name in ("source", "product"):
+        place[name] = None if place[name] is None else tuple(place[name])
+    place["inner"] = tuple((str(name), int(occurrence)) for name, occurrence in place["inner"])
     return Entry(**{**entry, "place": Place(**place)})
 
 

@@ -77,7 +77,7 @@ class Turns(nn.ModuleList):
 class Experts(nn.ModuleList):
     """Activations of a mixture of experts, one for each."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Apply that of the expert at work.
 
         Raises:
@@ -86,7 +86,7 @@ class Experts(nn.ModuleList):
         run = _running.redirect()
         if run is None or run.expert is None:
             raise UsageError(NOT_ONE_BY_ONE)
-        result: Tensor = self[int(run.expert)](x)
+        result: Tensor = self[int(run.expert)](*inputs)
         return result
 
 
@@ -103,6 +103,7 @@ class Plan:
         ends: Name of the activation that gives the result of a call of a function, by the function and its occurrence.
         sources: Names of activations and the argument that is their input, by the function and its occurrence.
         skipped: Names of the activations that make the results of calls superfluous.
+        values: Names of activations with a second input, and the argument that it is.
         in_place: Names of activations whose result must also overwrite their input.
         by_expert: Whether calls are counted for each expert from the beginning.
         eager_only: Whether compilers would miss a call.
@@ -113,6 +114,7 @@ class Plan:
         self.ends: dict[tuple[str, int], str] = {}
         self.sources: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self.skipped: dict[tuple[str, int], str] = {}
+        self.values: dict[str, int] = {}
         self.in_place: set[str] = set()
         self.by_expert = False
         self.eager_only = False
@@ -133,6 +135,8 @@ class Plan:
         self.eager_only = self.eager_only or place.eager_only
         if place.in_place:
             self.in_place.add(name)
+        if place.value >= 0:
+            self.values[name] = place.value
         self._look_up()
 
     def follow_experts(self) -> None:
@@ -221,7 +225,7 @@ class Redirect(TorchFunctionMode):
         if activation in self.plan.in_place:
             # A copy, for what is computed must not change under its own gradient.
             return x.copy_(module(x.clone()))
-        result: Tensor = module(x)
+        result: Tensor = module(x, args[self.plan.values[activation]]) if activation in self.plan.values else module(x)
         return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from softknee._catalogue import parse_choice
 from softknee._errors import UsageError
-from softknee._surgery.build import build, fit_in
+from softknee._surgery.build import build, fit_in, place_of
+from softknee._surgery.example import arguments, check_unwrapped
 from softknee._surgery.find import Look, checked, is_compiled, look
 from softknee._surgery.install import SWAPS, Changes, Installer, undo
 from softknee._surgery.mimic import Mimic
@@ -22,11 +22,11 @@ from softknee._surgery.redirect import NOT_ONE_BY_ONE, Experts
 from softknee._surgery.select import select
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from softknee._surgery.build import Replacement
     from softknee._surgery.places import Place
     from softknee._surgery.select import Where
-
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def swap(
     if isinstance(to, str):
         parse_choice(to)
     mimic = None if like is None else Mimic(like)
-    inputs, keywords = _example(example_inputs)
+    inputs, keywords = arguments(example_inputs)
     seen = look(model, inputs, keywords)
     blocked = [one.site for one in seen.sites.unseen if one.site is not None]
     asked = select(where, [*seen.sites, *blocked], dict(model.named_modules(remove_duplicate=False)))
@@ -137,14 +137,16 @@ def swap(
         _check_all(asked, blocked, seen)
     made = _make(model, to, chosen, shared=shared, per_channel=per_channel, per_expert=per_expert)
     errors = _imitate(mimic, made, chosen, seen) if mimic else {}
-    before = _parameters(model)
+    count = _parameters(model)
     outputs = seen.outputs
     if (inputs or keywords) and any(site.place.in_place for site in (*seen.sites, *blocked)):
         # What is overwritten was not, while the model was looked at.
         with untouched(model):
             outputs = model(*inputs, **keywords)
     installer = Installer(model)
-    paths = installer.install(made)
+    places = {place_of(made[site.place], site): site.place for site in chosen}
+    installed = installer.install({place: made[before] for place, before in places.items()})
+    paths = {before: installed[place] for place, before in places.items()}
     model = installer.finish()
     difference = None
     if inputs or keywords:
@@ -157,7 +159,7 @@ def swap(
         difference = _difference(outputs, after.outputs)
     changed = tuple(Change(site, paths[site.place], _text(made[site.place]), errors.get(site.place)) for site in chosen)
     left = tuple(site for site in seen.sites if site not in chosen)
-    return model, Report(changed, left, seen.sites.unseen, _parameters(model) - before, difference)
+    return model, Report(changed, left, seen.sites.unseen, _parameters(model) - count, difference)
 
 
 def unswap(model: nn.Module) -> nn.Module:
@@ -193,19 +195,7 @@ def _check(model: Any) -> None:
     compiled = next((path or "the model" for path, module in model.named_modules() if is_compiled(module)), None)
     if compiled:
         raise UsageError(f"{compiled} is compiled already; swap first, then compile")
-    if type(model).__name__ in _WRAPPERS:
-        raise UsageError(
-            f"the model is wrapped in {type(model).__name__}; swap first, then wrap, as optimizers must too"
-        )
-
-
-def _example(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Return arguments and named arguments."""
-    if inputs is None:
-        return (), {}
-    if isinstance(inputs, Mapping):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+    check_unwrapped(model, "swap")
 
 
 def _check_all(asked: list[Site], blocked: list[Site], seen: Look) -> None:
