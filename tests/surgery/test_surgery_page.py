@@ -17,7 +17,7 @@ def code_of(page):
 def test_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pieces = code_of("docs/surgery.md")
-    assert len(pieces) == 5
+    assert len(pieces) == 6
     names = {}
     for index, piece in enumerate(pieces):
         exec(compile(piece, f"surgery.md: {index}", "exec"), names)
