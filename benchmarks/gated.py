@@ -2,8 +2,9 @@
 
 Everything in a row is timed in turn in one process on one thread; ratios are medians over the rounds of the ratios
 within a round. Forward and backward go through autograd, with the gradient of the input. `F.glu`, torch's one fused
-pair, is another function than most rows and stands for what one pass costs. Memory is what is kept for the backward
-pass, in bytes an element of the input.
+pair, is another function than most rows and stands for what one pass costs. In rows with `(a, b)` gate and value are
+tensors of their own, half as wide; `F.glu` has them in one. Memory is what is kept for the backward pass, in bytes an
+element of the inputs.
 
 Usage: python benchmarks/gated.py [--shape 8x1024x4096] [--dtype float32 bfloat16] [--rounds 9]
 """
@@ -22,9 +23,9 @@ from softknee._card.cost import interleaved, ratio
 from softknee._glu import glu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    Pair = Callable[[Tensor], Tensor]
+    Pair = Callable[..., Tensor]
 
 
 def composed(gate: Pair, *, interleaved: bool = False) -> Pair:
@@ -32,6 +33,24 @@ def composed(gate: Pair, *, interleaved: bool = False) -> Pair:
 
     def pair(x: Tensor) -> Tensor:
         a, b = (x[..., ::2], x[..., 1::2]) if interleaved else x.chunk(2, -1)
+        return gate(a) * b
+
+    return pair
+
+
+def chunked(pair: Pair) -> Pair:
+    """Return a pair that is given views of halves."""
+
+    def of_one(x: Tensor) -> Tensor:
+        return pair(*x.chunk(2, -1))
+
+    return of_one
+
+
+def product(gate: Pair) -> Pair:
+    """Return a pair of two tensors as models have it."""
+
+    def pair(a: Tensor, b: Tensor) -> Tensor:
         return gate(a) * b
 
     return pair
@@ -46,32 +65,39 @@ SUBJECTS: Mapping[str, tuple[Pair, Pair]] = {
     "glu (gate second)": (nn.GLU(), F.glu),
     "swiglu, interleaved": (nn.SwiGLU(interleaved=True), composed(F.silu, interleaved=True)),
     "swiglu_oai, interleaved": (nn.SwiGLUOAI(interleaved=True), nn.SwiGLUOAI(interleaved=True, engine="eager")),
+    "swiglu(*x.chunk(2))": (chunked(nn.SwiGLU()), composed(F.silu)),
+}
+# Of two tensors.
+PRODUCTS: Mapping[str, tuple[Pair, Pair]] = {
+    "swiglu(a, b)": (nn.SwiGLU(), product(F.silu)),
+    'glu("mish")(a, b)': (glu("mish"), product(F.mish)),
 }
 
 
-def forward(pair: Pair, x: Tensor) -> Callable[[], Any]:
+def forward(pair: Pair, inputs: Sequence[Tensor]) -> Callable[[], Any]:
     """Return what runs a pair without gradients."""
 
     def run() -> Tensor:
         with torch.no_grad():
-            return pair(x)
+            return pair(*inputs)
 
     return run
 
 
-def both(pair: Pair, x: Tensor) -> Callable[[], Any]:
+def both(pair: Pair, inputs: Sequence[Tensor]) -> Callable[[], Any]:
     """Return what runs a pair forward and backward."""
-    x = x.detach().requires_grad_()
-    g = torch.randn_like(pair(x))
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    g = torch.randn_like(pair(*leaves))
 
     def run() -> None:
-        torch.autograd.backward(pair(x), g)
-        x.grad = None
+        torch.autograd.backward(pair(*leaves), g)
+        for leaf in leaves:
+            leaf.grad = None
 
     return run
 
 
-def kept(pair: Pair, x: Tensor) -> float:
+def kept(pair: Pair, inputs: Sequence[Tensor]) -> float:
     """Return the bytes kept for the backward pass for each element of the input; what is shared counts once."""
     found: dict[int, int] = {}
 
@@ -81,18 +107,26 @@ def kept(pair: Pair, x: Tensor) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        pair(x.detach().requires_grad_())
-    return sum(found.values()) / x.numel()
+        pair(*(x.detach().requires_grad_() for x in inputs))
+    return sum(found.values()) / sum(x.numel() for x in inputs)
 
 
-def row(ours: Pair, theirs: Pair, x: Tensor, rounds: int) -> list[float]:
+def row(ours: Pair, theirs: Pair, inputs: Sequence[Tensor], whole: Tensor, rounds: int) -> list[float]:
     """Return ratios of ours to both, forward and forward with backward, and the memory of both."""
     cells = []
     for way in (forward, both):
-        runs = {name: way(pair, x) for name, pair in (("ours", ours), ("theirs", theirs), ("glu", F.glu))}
+        runs = {"ours": way(ours, inputs), "theirs": way(theirs, inputs), "glu": way(F.glu, [whole])}
         seconds = interleaved(runs, repeats=rounds)
         cells += [ratio(seconds["ours"], seconds[name]) for name in ("theirs", "glu")]
-    return [*cells, kept(theirs, x), kept(ours, x)]
+    return [*cells, kept(theirs, inputs), kept(ours, inputs)]
+
+
+def rows(x: Tensor) -> Iterator[tuple[str, tuple[Pair, Pair], Sequence[Tensor]]]:
+    """Yield the name of each row, the pairs in it and their inputs."""
+    for name, pairs in SUBJECTS.items():
+        yield name, pairs, [x]
+    for name, pairs in PRODUCTS.items():
+        yield name, pairs, [half.contiguous() for half in x.chunk(2, -1)]
 
 
 def main() -> None:
@@ -109,8 +143,8 @@ def main() -> None:
         print(f"## {options.shape}, {dtype}\n")
         print("| pair | forward / composition | / F.glu | f+b / composition | / F.glu | kept, composition | kept |")
         print("|---|---|---|---|---|---|---|")
-        for name, (ours, theirs) in SUBJECTS.items():
-            cells = " | ".join(f"{cell:.2f}" for cell in row(ours, theirs, x, options.rounds))
+        for name, (ours, theirs), inputs in rows(x):
+            cells = " | ".join(f"{cell:.2f}" for cell in row(ours, theirs, inputs, x, options.rounds))
             print(f"| {name} | {cells} |", flush=True)
         print()
 

@@ -31,7 +31,7 @@ ENGINES = ("auto", "eager", "fused", "table")
 # From this many elements on a kernel of our own pays off for functions that torch evaluates in a few operations.
 LARGE = 4096
 # Likewise for pairs, whose gate and value torch finds for nothing.
-LARGE_PAIRS = 2**16
+LARGE_PAIRS = 2**17
 # Vector instructions for an element, forward and backward, from which on a table beats what a compiler makes of them.
 EXPENSIVE_COMPILED = 250
 # Dimensions from which on a tensor can be channels_last. There torch's own functions fall off a cliff on a CPU where
