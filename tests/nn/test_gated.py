@@ -194,7 +194,7 @@ def test_the_engine_is_shown():
 
 @pytest.mark.parametrize("name", ["table", "", "Fused", None])
 def test_engines_that_pairs_do_not_have(name):
-    message = f"engine of a gated pair must be one of auto, eager, fused, got {name!r}"
+    message = f"engine must be one of auto, eager, fused, got {name!r}"
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         nn.SwiGLU(engine=name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from softknee._engine.plan import plan_of
 from softknee._engine.select import ENGINES, evaluate, prepare
 from softknee._engine.table import REACH
 from softknee._errors import OptionError
-from softknee.nn.activation import Activation, dimension
+from softknee.nn.activation import dimension
+from softknee.nn.evaluated import Evaluated
 from softknee.nn.options import check_integer
 from softknee.nn.values import excerpt
 
@@ -23,25 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from softknee._engine.plan import Plan
-    from softknee._spec import Spec
 
 
 # Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
 FEW = 6
-_OPERATION = re.compile(r"[-+/(]|\*\*?")
 # Name of the buffer that keeps a declared or calibrated reach.
 _REACH = "table_reach"
 # It keeps whole multiples of this part of one.
 _REACH_UNITS = 2**20
-# Elements of a channel in the tensor that `engine` speaks of.
-LARGE_EXAMPLE = 2**17
-# Of which no more than this many for all channels together.
-MOST_ELEMENTS = 2**24
 # Where a reach must end, for its units are kept as whole numbers of 64 bits.
 FARTHEST = 2**42
 
 
-class Elementwise(Activation):
+class Elementwise(Evaluated):
     """An activation of single elements, evaluated by an engine.
 
     Args:
@@ -61,6 +55,7 @@ class Elementwise(Activation):
         OptionError: An option is unknown to this activation, or its value is outside the allowed range.
     """
 
+    engines = ENGINES
     _reach: tuple[float, float] = REACH
 
     def __init__(
@@ -76,9 +71,7 @@ class Elementwise(Activation):
         reach: tuple[float, float] | None = None,
         **values: float | Tensor,
     ) -> None:
-        if not isinstance(engine, str) or engine not in ENGINES:
-            raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {excerpt(engine)}")
-        self.wanted_engine = engine
+        self._want(engine)
         check_integer(self.spec, "channel_dim", channel_dim)
         if reach is not None:
             reach = self._checked_reach(reach)
@@ -112,19 +105,8 @@ class Elementwise(Activation):
             plan, x, self._values(), self._channels_of(x) if plan.per_channel else None, self.wanted_engine, self.reach
         )
 
-    @property
-    def engine(self) -> str:
-        """How large float32 tensors are evaluated here: `"eager"`, `"fused"` or `"table"`.
-
-        What was asked for (`"auto"`) while parameters are DTensors, whose values no single process knows.
-        """
-        if any(map(is_distributed, self._values())):
-            return self.wanted_engine
-        shape = [1] * max(2, self.channel_dim + 1, -self.channel_dim)
-        shape[self.channel_dim] = self.per_channel or 1
-        shape[0 if self.channel_dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, MOST_ELEMENTS // max(shape)))
-        # Never looked into: memory that is not touched is not taken.
-        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
+    def _large_example(self) -> Tensor:
+        return self._large(self.channel_dim, self.per_channel or 1)
 
     def engine_for(self, x: Tensor) -> str:
         """Return how `x`, or the part of a DTensor that is here, is evaluated: `"eager"`, `"fused"` or `"table"`."""
@@ -217,7 +199,8 @@ class Elementwise(Activation):
             builtin=spec.builtin == "always" and numbers,
             idempotent=spec.promises.idempotent,
             surrogate=bool(spec.surrogate),
-            light=_is_light(spec, numbers=numbers, vectors=any(lengths)),
+            # Torch's own function, or few operations.
+            light=(spec.builtin is not None and numbers) or (not any(lengths) and self._operations <= FEW),
             names=tuple(param.name for param in spec.parameters),
             kinks=spec.kinks,
             knots=spec.knots(max(length or 0 for length in lengths)) if spec.knots is not None else (),
@@ -225,28 +208,10 @@ class Elementwise(Activation):
         )
         return (plan,) if spec.sampled is None else (plan, plan_of(spec.sampled, spec.sampled, random=True, **kinds))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without what is made again from it."""
-        return {name: value for name, value in self.__dict__.items() if name != "_plans"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state."""
-        super().__setstate__(state)
-        self._plans = self._make_plans()
-
     def _channels_of(self, x: Tensor) -> int:
         return dimension(self, x, self.channel_dim, self.per_channel)
-
-    def extra_repr(self) -> str:
-        """Return parameter values, which are trained, and the engine."""
-        return ", ".join(filter(None, [super().extra_repr(), f"engine={self.engine}"]))
 
 
 def _is_finite(number: Any) -> bool:
     real = number is not True and number is not False and issubclass(type(number), Real)
     return real and bool(-math.inf < number < math.inf)
-
-
-def _is_light(spec: Spec, *, numbers: bool, vectors: bool) -> bool:
-    """Whether torch evaluates the function, at numbers or tensors, in few operations."""
-    return (spec.builtin is not None and numbers) or (not vectors and len(_OPERATION.findall(spec.formula)) <= FEW)

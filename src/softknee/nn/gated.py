@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from softknee._engine.distributed import along_of, cut_as, is_distributed, local_parts
 from softknee._engine.layout import Halves, as_tuple
 from softknee._engine.plan import plan_of
 from softknee._engine.select import evaluate, prepare
-from softknee._errors import OptionError, UsageError
-from softknee.nn.activation import Activation, dimension
+from softknee._errors import UsageError
+from softknee.nn.activation import dimension
+from softknee.nn.evaluated import Evaluated
 from softknee.nn.options import check_flag, check_integer, stored
-from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,16 +21,11 @@ if TYPE_CHECKING:
     from softknee._engine.layout import Input
     from softknee._engine.plan import Plan
 
-# A table has one input.
-ENGINES = ("auto", "eager", "fused")
 # Operations in a formula's text up to which torch evaluates it as fast as anything on small tensors.
 FEW = 8
-_OPERATION = re.compile(r"[-+/(]|\*\*?")
-# Pairs of a channel in the tensor that `engine` speaks of, and of all channels together.
-LARGE_EXAMPLE, MOST_PAIRS = 2**17, 2**24
 
 
-class Gated(Activation):
+class Gated(Evaluated):
     """A gated pair, such as GEGLU: the input holds gate and value, the output is half as wide.
 
     `module(gate, value)` takes the two as tensors of their own. Only the channels' dimension then matters of the three
@@ -52,6 +45,9 @@ class Gated(Activation):
         OptionError: An option is unknown to this activation, or its value is outside the allowed range.
     """
 
+    # A table has one input.
+    engines = ("auto", "eager", "fused")
+
     def __init__(
         self,
         *,
@@ -68,13 +64,11 @@ class Gated(Activation):
         check_integer(self.spec, "dim", dim)
         check_flag(self.spec, "gate_first", gate_first)
         check_flag(self.spec, "interleaved", interleaved)
-        if not isinstance(engine, str) or engine not in ENGINES:
-            raise OptionError(f"engine of a gated pair must be one of {', '.join(ENGINES)}, got {excerpt(engine)}")
+        self._want(engine)
         super().__init__(trainable=trainable, per_channel=per_channel, **values)
         self.dim = dim
-        self.wanted_engine = engine
         self._halves = Halves(gate_first, interleaved)
-        self._plan = self._make_plan()
+        self._plans = self._make_plans()
 
     @property
     def gate_first(self) -> bool:
@@ -102,21 +96,10 @@ class Gated(Activation):
                 shape or dtype.
         """
         inputs, dim = self._inputs(x, value)
-        return evaluate(self._plan, inputs, self._values(), dim, self.wanted_engine)
+        return evaluate(self._plans[0], inputs, self._values(), dim, self.wanted_engine)
 
-    @property
-    def engine(self) -> str:
-        """How large float32 tensors are evaluated here: `"eager"` or `"fused"`.
-
-        What was asked for (`"auto"`) while parameters are DTensors, of which kernels take the parts.
-        """
-        if any(map(is_distributed, self._values())):
-            return self.wanted_engine
-        shape = [1] * max(2, self.dim + 1, -self.dim)
-        shape[self.dim] = 2 * (self.per_channel or 1)
-        shape[0 if self.dim % len(shape) else 1] = max(1, min(LARGE_EXAMPLE, 2 * MOST_PAIRS // max(shape)))
-        # Never looked into: memory that is not touched is not taken.
-        return self.engine_for(torch.empty(shape, dtype=torch.float32, device=self._device))
+    def _large_example(self) -> Tensor:
+        return self._large(self.dim, 2 * (self.per_channel or 1))
 
     def engine_for(self, x: Tensor, value: Tensor | None = None) -> str:
         """Return how inputs, or the parts of DTensors that are here, are evaluated: `"eager"` or `"fused"`.
@@ -131,10 +114,10 @@ class Gated(Activation):
         inputs, dim = self._inputs(x, value)
         values = self._values()
         if all(map(is_distributed, as_tuple(inputs))):
-            whole, values = local_parts(x, values, along_of(self._plan, inputs, dim))
+            whole, values = local_parts(x, values, along_of(self._plans[0], inputs, dim))
             inputs = tuple(cut_as(one, whole).to_local() for one in as_tuple(inputs))
-        prepared = prepare(self._plan, inputs, dim, self.wanted_engine)
-        return "eager" if prepared is None or not self._plan.takes(values, as_tuple(inputs)[0]) else "fused"
+        prepared = prepare(self._plans[0], inputs, dim, self.wanted_engine)
+        return "eager" if prepared is None or not self._plans[0].takes(values, as_tuple(inputs)[0]) else "fused"
 
     def _inputs(self, x: Tensor, value: Tensor | None) -> tuple[Input, int | None]:
         """Return what the function is applied to, and the dimension of the channels where it matters.
@@ -174,11 +157,11 @@ class Gated(Activation):
     @property
     def _is_light(self) -> bool:
         """Whether torch evaluates the function in few operations."""
-        return len(_OPERATION.findall(self.spec.formula)) <= FEW
+        return self._operations <= FEW
 
-    def _make_plan(self) -> Plan:
+    def _make_plans(self) -> tuple[Plan, ...]:
         spec, values = self.spec, self._values()
-        return plan_of(
+        plan = plan_of(
             spec.function,
             spec.kernel or spec.function,
             lengths=tuple(
@@ -189,21 +172,11 @@ class Gated(Activation):
             light=self._is_light,
             halves=self._halves,
         )
+        return (plan,)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without what is made again from it."""
-        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state."""
-        super().__setstate__(state)
-        self._plan = self._make_plan()
-
-    def extra_repr(self) -> str:
-        """Return parameter values, where the gate is, and the engine."""
+    def _layout(self) -> tuple[str, ...]:
         order = "interleaved, " * self.interleaved + f"gate_first={self.gate_first}"
-        parts = [super().extra_repr(), f"dim={self.dim}", order, f"engine={self.engine}"]
-        return ", ".join(filter(None, parts))
+        return f"dim={self.dim}", order
 
 
 def _described(x: Tensor) -> str:
