@@ -154,6 +154,8 @@ def test_a_gated_module_prints_with_its_values(spec, dim):
     )
     theirs = printed(source(mine, name="Mine"), "Mine")
     assert_same(theirs, mine, IMAGES[0])
+    gate, value = IMAGES[0].chunk(2, dim)
+    assert torch.equal(theirs(gate, value), mine(gate, value))
     assert theirs.state_dict().keys() == mine.state_dict().keys()
 
 

@@ -152,5 +152,5 @@ def test_it_is_a_class_like_others():
 def test_a_model_without_activations_is_refused_before_training(tmp_path):
     model = module_of("lightning.pytorch")
     model.layers = nn.Linear(8, 1)
-    with pytest.raises(sk.UsageError, match="no activation module of softknee, torch or transformers"):
+    with pytest.raises(sk.UsageError, match="no activation module of softknee, torch, transformers or timm"):
         fit(model, tmp_path, ActivationMonitor())

@@ -105,6 +105,20 @@ def test_the_slopes_of_random_activations_are_known_in_evaluation_only(activatio
         assert ("activations/RReLU/dead" in recorder.end()) == (not training)
 
 
+def test_modules_of_other_libraries_go_by_where_they_are_kept():
+    class GELU(nn.Module):
+        def forward(self, x):
+            return nn.functional.gelu(x)
+
+    with pytest.raises(sk.UsageError, match="no activation module"):
+        ActivationRecorder(GELU())
+    GELU.__module__ = "timm.layers.activations"
+    recorder = ActivationRecorder(GELU())
+    recorder.begin(0)
+    recorder.model(torch.randn(3, 4))
+    assert recorder.end()["activations/GELU/dead"] == 0.0
+
+
 def test_activations_may_be_replaced_while_training():
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     recorder = ActivationRecorder(model, every=1)
@@ -158,7 +172,7 @@ def test_a_training_that_is_recorded_is_the_same_training():
 
 def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(
-        sk.UsageError, match=r"no activation module .* to record; calls of functions, such as F.relu, are"
+        sk.UsageError, match=r"no activation module .* to record; calls of functions.* by softknee.swap"
     ):
         ActivationRecorder(nn.Linear(2, 2))
     for every in (0, -1, 2.5, True, "10"):

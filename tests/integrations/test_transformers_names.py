@@ -115,6 +115,27 @@ def test_drawn_vectors_that_a_checkpoint_lacks_are_drawn(tmp_path):
         assert_close(layer.denominator, expected.denominator)
 
 
+DRAWN = [spec for spec in map(sk.get, sk.list()) if spec.initializations and spec.kind == "elementwise"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    gpt2("gelu_new")[0].save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("spec", DRAWN, ids=lambda spec: spec.name)
+def test_all_vectors_are_made_where_the_library_makes_models_without_memory(spec, plain):
+    """It has most of torch's functions, but not all, make tensors without values meanwhile."""
+    loaded = transformers.GPT2LMHeadModel.from_pretrained(plain, activation_function=f"softknee:{spec.name}")
+    wanted = sk.create(spec.name).state_dict()
+    for layer in activations(loaded):
+        for name, value in layer.state_dict().items():
+            assert value.shape == wanted[name].shape
+            assert value.isfinite().all()
+
+
 def test_a_checkpoint_loads_in_half_precision(tmp_path):
     model, inputs = bert(SWISH)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import softknee as sk
 WIDTH = 8
 FEATURES = 6
 BATCH = 12
+WORLD = 2
 
 # What a network's activation is: its name and options.
 CASES = {
@@ -93,6 +94,24 @@ def assert_same(got, wanted, rtol=RTOL, atol=ATOL):
         other = theirs[name.removeprefix("module.")]
         torch.testing.assert_close(whole(ours.detach()), other.detach(), rtol=rtol, atol=atol, msg=named(name))
         torch.testing.assert_close(whole(ours.grad), other.grad, rtol=rtol, atol=atol, msg=named(f"grad of {name}"))
+
+
+def assert_trains_as(network, wanted, rank, steps=1):
+    """Train a wrapped network on its part of the batch, and compare with what one process makes of the whole.
+
+    The one process evaluates formulas as they are written.
+    """
+    optimizers = [optimizer_of(one) for one in (network, wanted)]
+    for _ in range(steps):
+        with sk.engine("eager"):
+            loss_of(wanted(batch())).backward()
+        loss_of(network(batch().chunk(WORLD)[rank])).backward()
+        assert_same(network, wanted)
+        for optimizer in optimizers:
+            optimizer.step()
+        assert_same(network, wanted)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
 
 
 def named(name):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from networks import WORLD
 from torch import multiprocessing
 
-WORLD = 2
 # Seconds in which a check must end; a process that waits for one that failed waits for ever.
 LIMIT = 120
 AFTER_A_FAILURE = 2

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import CASES, Network, assert_same, batch, loss_of, optimizer_of, reference
+from networks import CASES, WORLD, Network, assert_same, assert_trains_as, loss_of
 from torch import distributed, nn
 
 import softknee as sk
 
-WORLD = 2
-
 
 def check_step(rank, case):
-    network = nn.parallel.DistributedDataParallel(Network(case))
-    wanted = reference(case)
-    loss_of(network(batch().chunk(WORLD)[rank])).backward()
-    assert_same(network, wanted)
-    for one in (network, wanted):
-        optimizer_of(one).step()
-    assert_same(network, wanted)
+    assert_trains_as(nn.parallel.DistributedDataParallel(Network(case)), Network(case), rank)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,15 +46,7 @@ def check_shared(rank):
         return nn.Sequential(nn.Linear(6, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 3))
 
     network = nn.parallel.DistributedDataParallel(make(), static_graph=True, gradient_as_bucket_view=True)
-    wanted = make()
-    optimizers = [optimizer_of(one) for one in (network, wanted)]
-    for _ in range(3):
-        loss_of(wanted(batch())).backward()
-        loss_of(network(batch().chunk(WORLD)[rank])).backward()
-        assert_same(network, wanted)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+    assert_trains_as(network, make(), rank, steps=3)
 
 
 def test_a_shared_activation(pair):

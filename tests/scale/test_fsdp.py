@@ -6,12 +6,10 @@ import copy
 
 import pytest
 import torch
-from networks import CASES, Network, assert_same, batch, loss_of, named, optimizer_of, reference, whole
+from networks import CASES, WORLD, Network, assert_trains_as, batch, loss_of, named, optimizer_of, reference, whole
 from torch import distributed, nn
 
 import softknee as sk
-
-WORLD = 2
 
 
 def sharded(network, **options):
@@ -24,12 +22,7 @@ def sharded(network, **options):
 
 
 def check_step(rank, case):
-    network, wanted = sharded(Network(case)), reference(case)
-    loss_of(network(batch().chunk(WORLD)[rank])).backward()
-    assert_same(network, wanted)
-    for one in (network, wanted):
-        optimizer_of(one).step()
-    assert_same(network, wanted)
+    assert_trains_as(sharded(Network(case)), Network(case), rank)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import whole
+from networks import WORLD, whole
 from torch import nn
 
 import softknee as sk
 from softknee.nn.groups import matrix_parameters
-
-WORLD = 2
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs a PyTorch with Muon")
 

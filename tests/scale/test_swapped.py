@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import assert_same, batch, loss_of, optimizer_of
+from networks import assert_trains_as, batch
 from torch import nn
 from torch.nn import functional as F
 
 import softknee as sk
-
-WORLD = 2
 
 
 class Functional(nn.Module):
@@ -45,16 +43,7 @@ def wrapped(model, how):
 
 
 def check_steps(rank, how):
-    network, wanted = wrapped(swapped(), how), swapped()
-    optimizers = [optimizer_of(one) for one in (network, wanted)]
-    for _ in range(2):
-        loss_of(wanted(batch())).backward()
-        loss_of(network(batch().chunk(WORLD)[rank])).backward()
-        assert_same(network, wanted)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-    assert_same(network, wanted)
+    assert_trains_as(wrapped(swapped(), how), swapped(), rank, steps=2)
 
 
 @pytest.mark.parametrize("how", ["DDP", "FSDP2"])

@@ -9,6 +9,8 @@ from networks import (
     CASES,
     FEATURES,
     RTOL,
+    WIDTH,
+    WORLD,
     Network,
     activation,
     assert_same,
@@ -23,7 +25,6 @@ from torch import distributed, nn
 import softknee as sk
 from softknee.nn.options import needs_channels
 
-WORLD = 2
 # How an input lies in the two processes: uncut, cut by rows or columns, or as two summands.
 PLACES = ("replicated", "rows", "columns", "summands")
 # How parameters do: as if there were one process, as DTensors, or cut along the channels.
@@ -250,6 +251,40 @@ def check_layers(rank, case, how):
 @pytest.mark.parametrize("case", CASES)
 def test_layers_cut_by_columns_and_rows(pair, case, how):
     pair(check_layers, case, how)
+
+
+class Projections(nn.Module):
+    """Gate and value by a layer each, as in Llama."""
+
+    def __init__(self, per_channel):
+        super().__init__()
+        torch.manual_seed(1)
+        self.gate, self.up, self.down = nn.Linear(FEATURES, WIDTH), nn.Linear(FEATURES, WIDTH), nn.Linear(WIDTH, 4)
+        self.act = sk.create("swiglu", trainable=True, per_channel=per_channel, engine="fused")
+
+    def forward(self, x):
+        return self.down(self.act(self.gate(x), self.up(x)))
+
+
+def check_projections(rank, per_channel, how):
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    network, wanted = Projections(per_channel), Projections(per_channel)
+    cut, seen = ColwiseParallel(use_local_output=False), []
+    parallelize_module(network, mesh_of_two(), {"gate": cut, "up": cut, "down": RowwiseParallel()})
+    distribute(network.act, how, mesh_of_two())
+    network.act.register_forward_hook(lambda _, inputs, y: seen.append([y.to_local().shape[-1], y.shape[-1]]))
+    loss_of(network(batch())).backward()
+    with sk.engine("eager"):
+        loss_of(wanted(batch())).backward()
+    assert_same(network, wanted)
+    assert seen == [[WIDTH // WORLD, WIDTH]]
+
+
+@pytest.mark.parametrize("how", PARAMETERS)
+@pytest.mark.parametrize("per_channel", [None, WIDTH])
+def test_gates_and_values_from_layers_of_their_own(pair, per_channel, how):
+    pair(check_projections, per_channel, how)
 
 
 def check_sequences(rank):

@@ -107,6 +107,7 @@ class _Class:
     # Attribute with the dimension of the channels.
     channel_dim = "channel_dim"
     per_channel = True
+    takes = "x: Tensor"
     applies = "Apply it to a tensor of any shape."
 
     def __init__(self, parts: ModuleParts) -> None:
@@ -197,7 +198,7 @@ class _Class:
             lines += ["if self.training:", *(f"    {line}" for line in _return(parts.sampled, arguments))]
         lines += _return(parts.function, arguments)
         body = "".join(f"        {line}\n" for line in lines)
-        return f'    def forward(self, x: Tensor) -> Tensor:\n        """{self.applies}"""\n{body}'
+        return f'    def forward(self, {self.takes}) -> Tensor:\n        """{self.applies}"""\n{body}'
 
     def _trainable(self) -> bool:
         return any(not one.fixed for one in self.kept)
@@ -207,13 +208,14 @@ class _Gated(_Class):
     """The class of a gated pair."""
 
     channel_dim = "dim"
-    applies = "Apply it to a tensor that holds gate and value in `dim`; the result is half as wide."
+    takes = "x: Tensor, value: Tensor | None = None"
+    applies = "Apply it to a gate and its value, or to a tensor with both in `dim`; the result is half as wide as that."
 
     def options(self) -> list[str]:
         return ["dim", "gate_first", "interleaved", *["per_channel"] * bool(self.kept)]
 
     def before(self) -> list[str]:
-        return ["gate, value = self._halves(x)"]
+        return ["gate, value = self._halves(x) if value is None else (x, value)"]
 
     def arguments(self) -> list[str]:
         return ["gate", "value", *self.values("gate")]

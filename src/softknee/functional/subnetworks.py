@@ -55,13 +55,15 @@ def vaf(
 def initialize_near_relu(terms: int, _: torch.Generator | None = None) -> dict[str, Tensor]:
     """Return three units that are near ReLU together, and others that differ but do not count yet."""
     others = terms - len(OUTPUT)
-    centres = torch.linspace(-FIT_REACH, FIT_REACH, others + 2, dtype=torch.float64)[1:-1]
-    parts = {
-        "output": (OUTPUT, torch.zeros(others)),
-        "slope": (SLOPE, torch.ones(others)),
-        "shift": (SHIFT, -centres),
-    }
-    return {name: torch.cat([torch.tensor(fit, dtype=torch.float64), rest]) for name, (fit, rest) in parts.items()}
+    # Under another default device, some of these calls may still end up here: transformers loads models that way.
+    with torch.device("cpu"):
+        centres = torch.linspace(-FIT_REACH, FIT_REACH, others + 2, dtype=torch.float64)[1:-1]
+        parts = {
+            "output": (OUTPUT, torch.zeros(others)),
+            "slope": (SLOPE, torch.ones(others)),
+            "shift": (SHIFT, -centres),
+        }
+        return {name: torch.cat([torch.tensor(fit, dtype=torch.float64), rest]) for name, (fit, rest) in parts.items()}
 
 
 SPECS = (

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from softknee._surgery.probe import TORCH
 from softknee.nn.activation import Activation
 from softknee.nn.elementwise import Elementwise
 
-# torch's activations of single elements, and those that look at more.
-_POINTWISE = (
-    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid),
-    *(nn.Mish, nn.PReLU, nn.RReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink, nn.Softsign),
-    *(nn.Tanh, nn.Tanhshrink, nn.Threshold),
-)
+# Those of torch that look at more than single elements.
 _OTHERS = (nn.GLU, nn.LogSoftmax, nn.Softmax, nn.Softmax2d, nn.Softmin)
-# Where the transformers library keeps its own, all of single elements.
-_TRANSFORMERS = "transformers.activations"
+# Where other libraries keep their own, all of single elements.
+_LIBRARIES = ("transformers.activations", "timm.layers.activations")
 
 
 def activations_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -25,7 +21,7 @@ def activations_of(model: nn.Module) -> dict[str, nn.Module]:
         model: Any module; one that is itself an activation goes by the name of its class.
 
     Returns:
-        Activations of softknee, torch and transformers.
+        Activations of softknee, torch, transformers and timm.
     """
     found: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()
@@ -44,4 +40,4 @@ def has_slope(activation: nn.Module) -> bool:
 
 
 def _is_activation(module: nn.Module) -> bool:
-    return isinstance(module, (Activation, *_POINTWISE, *_OTHERS)) or type(module).__module__ == _TRANSFORMERS
+    return isinstance(module, (Activation, *TORCH, *_OTHERS)) or type(module).__module__ in _LIBRARIES

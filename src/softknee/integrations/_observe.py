@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from softknee._surgery.axes import usual_axis
 from softknee.integrations._activations import has_slope
 from softknee.integrations._histogram import CELLS, EDGES, Histogram, counted
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
-# Dimensions of an input whose channels come second, as those of convolutions do in two and three dimensions.
-SPATIAL = (4, 5)
 # The bin that zero is in.
 _ZERO = 1 + EDGES.index(0.0)
 
@@ -32,8 +31,8 @@ _ZERO = 1 + EDGES.index(0.0)
 class Health:
     """How an activation did on one batch.
 
-    A unit is a channel of inputs with four or five dimensions, an entry of the last dimension of those with two or
-    three; all elements of others are samples of one unit.
+    A unit is a channel (dimension 1) of inputs with four or more dimensions, an entry of the last dimension of those
+    with two or three; all elements of others are samples of one unit.
 
     Attributes:
         units: Number of units.
@@ -226,9 +225,7 @@ class _Probe:
 
 def unit_axis(x: Tensor) -> int | None:
     """Return the dimension of the units of an activation: see `Health`; None where all elements are one unit."""
-    if x.dim() < 2:
-        return None
-    return 1 if x.dim() in SPATIAL else x.dim() - 1
+    return None if x.dim() < 2 else usual_axis(x.shape)
 
 
 def slope_of(module: nn.Module, x: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ EVERY = 50
 class ActivationRecorder:
     """Records the activations of a model at every n-th step: trained parameters, and how the units do.
 
-    Every activation module of softknee, torch and transformers is recorded; activations inside others and calls of
-    functions, such as `F.relu`, are not. Hooks are on the model only during a recorded step; nothing else about the
+    Every activation module of softknee, torch, transformers and timm is recorded; activations inside others and calls
+    of functions, such as `F.relu`, are not. Hooks are on the model only during a recorded step; nothing else about the
     model changes, and no random numbers are drawn. Results go by tags, `activations/{name in the model}/{metric}`:
 
     - `dead`: share of units whose outputs and slopes are exactly 0 at all `samples` of the step. Units are channels
-      (dimension 1) of inputs with 4 or 5 dimensions, else entries of the last dimension.
+      (dimension 1) of inputs with 4 or more dimensions, else entries of the last dimension.
     - `zero`, `nonfinite`: share of outputs that are exactly 0, and that are infinite or not a number.
     - `mean`, `std`: of the finite outputs.
     - `inputs`: a histogram of the inputs between fixed edges.
@@ -60,8 +60,8 @@ class ActivationRecorder:
         _check_not_compiled(model)
         if not activations_of(model):
             raise UsageError(
-                "the model has no activation module of softknee, torch or transformers to record; "
-                "calls of functions, such as F.relu, are not seen"
+                "the model has no activation module of softknee, torch, transformers or timm to record; "
+                "calls of functions, such as F.relu, are not seen: put modules in their place by softknee.swap"
             )
 
     @contextmanager

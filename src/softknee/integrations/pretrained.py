@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 # Of the recipe, in the folder of a checkpoint.
 RECIPE = "softknee.json"
-_WEIGHTS = "model.safetensors"
+# How transformers calls the files of a checkpoint, but for `.safetensors`.
+_WEIGHTS = "model"
 
 
 def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
@@ -42,7 +42,7 @@ def from_pretrained(kind: Any, folder: str | os.PathLike[str], **options: Any) -
     Transformers notes, while it loads, that it does not know the parameters of the activations; they are loaded after.
 
     Args:
-        kind: A class of transformers, such as `AutoModelForCausalLM`.
+        kind: The class that was saved, or one that makes it, such as `AutoModelForCausalLM`.
         folder: Where from.
         **options: Of the class's own `from_pretrained`.
 
@@ -50,7 +50,8 @@ def from_pretrained(kind: Any, folder: str | os.PathLike[str], **options: Any) -
         The model in eval mode, as transformers returns it.
 
     Raises:
-        UsageError: There is no recipe in the folder, or the checkpoint lacks a parameter of an activation.
+        UsageError: There is no recipe in the folder, the model is another one, or the checkpoint lacks a parameter of
+            an activation.
         MissingExtra: safetensors is not installed.
     """
     path = Path(folder) / RECIPE
@@ -60,24 +61,27 @@ def from_pretrained(kind: Any, folder: str | os.PathLike[str], **options: Any) -
         )
     recipe = Recipe.load(path)
     model: nn.Module = kind.from_pretrained(folder, **options)
-    known = set(model.state_dict())
+    loaded = model.state_dict(keep_vars=True)
     model = recipe.apply(model)
-    wanted = set(model.state_dict()) - known
-    saved = _read(Path(folder), wanted)
+    # What is new, also under a name that was there before.
+    wanted = {name for name, one in model.state_dict(keep_vars=True).items() if loaded.get(name) is not one}
+    saved = _read(Path(folder), wanted, options.get("variant"))
     missing = sorted(wanted - set(saved))
     if missing:
-        raise UsageError(f"the checkpoint in {folder} lacks {missing[0]} and {len(missing) - 1} other parameters")
+        raise UsageError(
+            f"the checkpoint in {folder} lacks {', '.join(missing)} of the activations that {RECIPE} puts in; "
+            "save both by softknee.integrations.pretrained.save_pretrained"
+        )
     model.load_state_dict(saved, strict=False)
     return model
 
 
-def _read(folder: Path, names: set[str]) -> dict[str, Tensor]:
+def _read(folder: Path, names: set[str], variant: str | None) -> dict[str, Tensor]:
     """Return tensors of a checkpoint by their names, from whichever of its files they are in."""
-    safetensors = require("safetensors.torch", extra="transformers")
-    index = folder / f"{_WEIGHTS}.index.json"
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
-    files = {shards.get(name, _WEIGHTS) for name in names}
+    safe_open = require("safetensors", extra="transformers").safe_open
+    stem = f"{_WEIGHTS}.{variant}" if variant else _WEIGHTS
     found: dict[str, Tensor] = {}
-    for file in sorted(files):
-        found.update({name: one for name, one in safetensors.load_file(folder / file).items() if name in names})
+    for path in [*folder.glob(f"{stem}.safetensors"), *folder.glob(f"{stem}-*.safetensors")]:
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in names.intersection(file.keys())}
     return found
