@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from written import Written
 
 from softknee._errors import UsageError
 from softknee._surgery.calibrate import calibrate
@@ -218,3 +219,16 @@ def test_an_error_in_the_model_leaves_the_old_weights(lsuv):
     with pytest.raises(RuntimeError, match="stop"):
         calibrate(model, normal(8, 4), lsuv=lsuv)
     assert unchanged(model, before)
+
+
+def test_masked_scores_do_not_stop_it():
+    def forward(s, x):
+        scores = s.q(x) @ s.k(x).mT + torch.full((6, 6), torch.finfo(x.dtype).min).triu(1)
+        return s.out(scores.softmax(-1) @ s.v(x))
+
+    model = Written(forward, **{name: nn.Linear(8, 8) for name in ("q", "k", "v", "out")})
+    report = calibrate(model, normal(6, 8))
+    assert [(layer.path, layer.gain) for layer in report.layers] == [
+        *((name, pytest.approx(1, abs=0.2)) for name in ("q", "k", "v")),
+        ("out", 1.0),
+    ]

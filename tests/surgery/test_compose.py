@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from written import Written, gradients, kinds, linear, numbers, seen
+from written import Written, X, gradients, kinds, linear, numbers, seen
 
 import softknee as sk
 
@@ -278,3 +278,8 @@ def test_a_transformers_formula_in_a_module_is_known():
         called = Written(lambda s, x, act=activations.ACT2FN[name].forward: s.out(act(x)), out=linear(4, 1))
         (site,) = sk.sites(called, x)
         assert (site.path, site.kind) == ("", kind or site.kind), name
+
+
+def test_a_clamp_of_what_is_never_negative_is_a_safeguard():
+    model = Written(lambda s, x: torch.clamp(F.softplus(s.a(x)), min=0.0) + x.clamp(min=0), a=linear(4, 4))
+    assert kinds(sk.sites(model, X)) == ["softplus", "relu"]

@@ -44,9 +44,32 @@ ERRORS = [
     ({"to": "sliu"}, r"sliu.*did you mean.*silu"),
     ({"to": "x * sigmiod(x)"}, r"sigmiod"),
     ({"to": 3}, r"^to must be an activation's name, a formula, a module or what returns one; got 3$"),
+    (
+        {"to": F.relu},
+        r"^to was called to make an activation, and raised TypeError: relu\(\): .*; it takes nothing or",
+    ),
+    (
+        {"to": torch.tanh},
+        r"^to was called to make an activation, and raised TypeError: .* a function of a tensor is",
+    ),
+    (
+        {"where": F.relu},
+        r"^where was called with blocks\.0#0, a Site, and raised TypeError: .* as in where='relu'$",
+    ),
+    ({"where": nn.GELU()}, r"^where must be a kind, a path pattern, a class or a function of a site, got GELU\("),
+    (
+        {"to": "swish", "like": "orignal"},
+        r"^no activation named 'orignal'; .*; like='original' means what is",
+    ),
     ({"to": lambda: 3}, r"^to must be an activation's name, a formula, a module or what returns one; got 3$"),
-    ({"to": Narrower()}, r"^Narrower makes \(2, 2\) of \(2, 4\) at blocks\.0#0, where relu makes \(2, 4\)$"),
-    ({"to": "swiglu"}, r"^SwiGLU makes \(2, 2\) of \(2, 4\) at blocks\.0#0, where relu makes \(2, 4\)$"),
+    (
+        {"to": Narrower()},
+        r"^Narrower makes \(2, 2\) of \(2, 4\) at blocks\.0#0, where relu makes \(2, 4\); limit where, o",
+    ),
+    (
+        {"to": "swiglu"},
+        r"^SwiGLU makes \(2, 2\) of \(2, 4\) at blocks\.0#0, where relu makes \(2, 4\); limit where, o",
+    ),
     ({"to": nn.Linear(5, 5)}, r"^Linear cannot act at blocks\.0#0, on inputs of shape \(6, 4\): mat1 and mat2"),
     ({"to": nn.ReLU(), "per_channel": True}, r"^per_channel is for names and formulas; a module has been made alread"),
     (

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from softknee._catalogue import create, parse_choice
 from softknee._errors import UsageError
-from softknee._surgery.observe import untouched
+from softknee._surgery.places import Misfit
 from softknee._surgery.redirect import Experts
+from softknee._surgery.untouched import untouched
 from softknee.nn.gated import Gated
 from softknee.nn.options import needs_channels
 from softknee.nn.values import excerpt
@@ -40,11 +41,12 @@ def build(to: Replacement, site: Site, *, per_channel: bool) -> nn.Module:
 
     Raises:
         UsageError: It cannot be made.
+        Misfit: It needs the number of channels, which is not known.
     """
     if isinstance(to, nn.Module):
         made: Any = copy.deepcopy(to)
     else:
-        made = (to(site) if _takes_site(to) else to()) if callable(to) else to
+        made = _made_by(to, site) if callable(to) else to
     if isinstance(made, str):
         return _by_text(made, site, per_channel=per_channel)
     if not isinstance(made, nn.Module):
@@ -54,6 +56,21 @@ def build(to: Replacement, site: Site, *, per_channel: bool) -> nn.Module:
     if per_channel:
         raise UsageError("per_channel is for names and formulas; a module has been made already: make it per channel")
     return made
+
+
+def _made_by(factory: Callable[..., Any], site: Site) -> Any:
+    """Return what a class or function makes.
+
+    Raises:
+        UsageError: It raises an error, as a function of a tensor does.
+    """
+    try:
+        return factory(site) if _takes_site(factory) else factory()
+    except Exception as error:  # anybody's function may raise anything
+        raise UsageError(
+            f"to was called to make an activation, and raised {type(error).__name__}: {error}; it takes nothing or a "
+            "Site, and returns a module, a name or a formula; a function of a tensor is given by its name or formula"
+        ) from error
 
 
 def _takes_site(factory: Callable[..., Any]) -> bool:
@@ -87,10 +104,10 @@ def _units(site: Site, label: str) -> int:
     """Return the number of channels at a place.
 
     Raises:
-        UsageError: It is not known.
+        Misfit: It is not known.
     """
     if site.units is None:
-        raise UsageError(
+        raise Misfit(
             f"{label} needs to know the number of channels at {site.name}, which only an example shows; "
             "give example_inputs with which it runs"
         )
@@ -139,20 +156,21 @@ def fit_in(made: nn.Module, model: nn.Module, site: Site) -> None:
         site: The place.
 
     Raises:
-        UsageError: It cannot be called with such inputs, or changes their shape otherwise than what was there.
+        Misfit: It cannot be called with such inputs, or changes their shape otherwise than what was there.
     """
     like = join(made, model, site.place.owner)
     if not site.shape or like.is_meta:
         return
-    x = torch.zeros((min(ROWS, site.shape[0]), *site.shape[1:]), device=like.device, dtype=like.dtype)
+    rows = site.shape[0] if site.unit_axis == 0 else min(ROWS, site.shape[0])
+    x = torch.zeros((rows, *site.shape[1:]), device=like.device, dtype=like.dtype)
     shape, title = tuple(x.shape), type(made).__name__
     wanted = site.result[1:] if len(shape) > 1 else None
     try:
         with untouched(made):
             got = copy.deepcopy(made).eval()(*([x, x] if place_of(made, site).value >= 0 else [x])).shape
     except Exception as error:  # anybody's module may raise anything
-        raise UsageError(f"{title} cannot act at {site.name}, on inputs of shape {site.shape}: {error}") from error
+        raise Misfit(f"{title} cannot act at {site.name}, on inputs of shape {site.shape}: {error}") from error
     if wanted is not None and tuple(got[1:]) != tuple(wanted):
-        raise UsageError(
+        raise Misfit(
             f"{title} makes {tuple(got)} of {shape} at {site.name}, where {site.kind} makes {(shape[0], *wanted)}"
         )

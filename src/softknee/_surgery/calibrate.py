@@ -19,8 +19,9 @@ from softknee._surgery.example import arguments, check_unwrapped
 from softknee._surgery.find import checked
 from softknee._surgery.layers import Follower, Scaler
 from softknee._surgery.left import left_out, reasons
-from softknee._surgery.observe import observe, untouched
+from softknee._surgery.observe import observe
 from softknee._surgery.signal import Theory
+from softknee._surgery.untouched import untouched
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:

@@ -110,8 +110,12 @@ class Composer:
             return None if call.name in PARTS else kind
         by_value = self._known([call], call.inputs[0])
         if call.name in PARTS:
-            return by_value if by_value in _CLAMPS else None
+            return by_value if by_value in _CLAMPS and self._is_below_zero(call.inputs[0]) else None
         return by_value or kind
+
+    def _is_below_zero(self, number: int) -> bool:
+        """Return whether a tensor has negative elements, or none are known: what clamps others is but a safeguard."""
+        return number not in self.trace.ranges or bool(self.trace.ranges[number][0] < 0)
 
     def _follows_weights(self, numbers: Sequence[int]) -> bool:
         """Return whether a tensor is, up to scale and shift, the output of a layer with weights."""

@@ -15,10 +15,12 @@ from torch import nn
 from softknee._errors import UsageError
 from softknee._surgery.axes import usual_axis
 from softknee._surgery.compose import Acting, Composer, groups, replay
-from softknee._surgery.observe import observe, untouched
+from softknee._surgery.observe import observe
+from softknee._surgery.operations import ACTIVATIONS
 from softknee._surgery.places import Place, Site, Sites, Unseen
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
 from softknee._surgery.trace import Ref
+from softknee._surgery.untouched import untouched
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -193,7 +195,13 @@ def _place(acting: Acting, trace: Trace, path: str) -> Place:
         eager_only=any(call.eager_only for call in acting.calls),
         experts=experts,
         product=_product(acting),
+        calls=() if experts else _counts(acting, trace.counts[last.run.module]),
     )
+
+
+def _counts(acting: Acting, counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    names = sorted({call.name for call in acting.calls} & ACTIVATIONS)
+    return tuple((name, counts[name]) for name in names)
 
 
 def _product(acting: Acting) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Changes:
         hooked: Paths of modules that were given hooks.
         padded: Paths of encoders that no longer cut off padding, which only their one kernel can do.
         paths: Of the activations that were put in, by their places.
+        there: Activations and plans that the swap has left, by their paths, to see whether they were changed since.
         modes: Whether what replaced modules was in training mode, by their paths.
         like: Dtype and device of the model.
     """
@@ -47,6 +49,7 @@ class Changes:
     hooked: list[str] = field(default_factory=list)
     padded: list[str] = field(default_factory=list)
     paths: dict[Place, str] = field(default_factory=dict)
+    there: dict[str, tuple[nn.Module, Plan | None]] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
     like: tuple[torch.dtype, torch.device] | None = None
 
@@ -56,6 +59,9 @@ class Installer:
 
     Args:
         model: The model.
+
+    Attributes:
+        model: The model, another one if it was itself replaced.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,11 +85,18 @@ class Installer:
         try:
             self.changes.paths = self._install(activations)
             self._hook()
+            self._note()
         except BaseException:
-            self.model = _undo(self.model, self.changes)
+            self.undo()
             raise
-        self.changes.like = _like(self.model)
         return self.changes.paths
+
+    def _note(self) -> None:
+        """Note in the model how to undo the changes."""
+        changed = {path: self.model.get_submodule(path) for path in (*self.changes.plans, *self.changes.paths.values())}
+        self.changes.there = {path: (module, module.__dict__.get(PLAN)) for path, module in changed.items()}
+        self.changes.like = _like(self.model)
+        self.model.__dict__[SWAPS] = [*self.before, self.changes]
 
     def _install(self, activations: Mapping[Place, nn.Module]) -> dict[Place, str]:
         paths: dict[Place, str] = {}
@@ -96,16 +109,18 @@ class Installer:
         for place, activation in activations.items():
             if place.operation:
                 paths[place] = self._install_function(place, activation)
+        shared = [module for module, count in Counter(activations.values()).items() if count > 1]
+        for path in self.changes.plans:
+            self._plan(path).close(self.model.get_submodule(path), shared)
         return paths
 
-    def finish(self) -> nn.Module:
-        """Note in the model how to undo the changes.
-
-        Returns:
-            The model, another one only if it was itself replaced.
-        """
-        self.model.__dict__[SWAPS] = [*self.before, self.changes]
-        return self.model
+    def undo(self) -> None:
+        """Take out what was put in, if anything was."""
+        self.model = _undo(self.model, self.changes)
+        self.changes = Changes()
+        self.model.__dict__.pop(SWAPS, None)
+        if self.before:
+            self.model.__dict__[SWAPS] = self.before
 
     def _install_modules(self, path: str, there: Mapping[Place, nn.Module]) -> dict[Place, str]:
         """Replace a module by the activations for its places."""
@@ -125,10 +140,10 @@ class Installer:
         """Have a module call an activation in the place of a function."""
         owner = self.model.get_submodule(place.owner)
         name = next(name for name in map(NAME.format, range(len(owner._modules) + 1)) if not hasattr(owner, name))
+        self.changes.added.append(f"{place.owner}.{name}".lstrip("."))
         owner.add_module(name, activation)
         if place.passing:
             self._replace(place.passing, nn.Identity())
-        self.changes.added.append(f"{place.owner}.{name}".lstrip("."))
         plan = self._plan(place.owner)
         plan.add(name, place)
         if isinstance(activation, Experts):
@@ -167,14 +182,14 @@ class Installer:
         wanted |= {module for parent, module in parents if isinstance(modules.get(parent), _KERNELS)}
         for path, module in modules.items():
             if module in wanted and enter not in module._forward_pre_hooks.values():
+                self.changes.hooked.append(path)
                 module.register_forward_pre_hook(enter)
                 module.register_forward_hook(leave, always_call=True)
-                self.changes.hooked.append(path)
         for path, module in modules.items():
             cuts = isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor
             if cuts and not wanted.isdisjoint(module.layers.modules()):
-                module.use_nested_tensor = False
                 self.changes.padded.append(path)
+                module.use_nested_tensor = False
 
 
 def undo(model: nn.Module, changes: Changes) -> nn.Module:
@@ -195,6 +210,9 @@ def undo(model: nn.Module, changes: Changes) -> nn.Module:
         if path not in paths or (path in changes.plans and base_of(paths[path]) is None):
             what = "is gone" if path not in paths else f"is now a {type(paths[path]).__name__}"
             raise UsageError(f"{path or 'the model'} {what} since the swap; undo first what was done after it")
+    for path, (module, plan) in changes.there.items():
+        if paths[path] is not module or module.__dict__.get(PLAN) is not plan:
+            raise UsageError(f"{path or 'the model'} was changed since the swap; undo first what was done after it")
     now = _like(model)
     for path, (module,) in changes.replaced.items():
         if now and now != changes.like:
@@ -217,12 +235,12 @@ def _undo(model: nn.Module, changes: Changes) -> nn.Module:
         module = model.get_submodule(path)
         if plan is None:
             module.__class__ = base_of(module) or type(module)
-            del module.__dict__[PLAN]
+            module.__dict__.pop(PLAN, None)
         else:
             module.__dict__[PLAN] = plan
     for path in changes.added:
         parent, _, name = path.rpartition(".")
-        delattr(model.get_submodule(parent), name)
+        model.get_submodule(parent)._modules.pop(name, None)
     for path, (module,) in reversed(changes.replaced.items()):
         if not path:
             return module

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten
 from softknee._errors import UsageError
 from softknee._surgery.observe import Observer
 from softknee._surgery.operations import CONVOLUTIONS, name_of, positional
-from softknee._surgery.trace import Ref, tensors_in
+from softknee._surgery.trace import Ref, tensors_in, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ class Spread:
 
     def add(self, x: Tensor) -> None:
         """Count the elements of a tensor in."""
-        variance, mean = torch.var_mean(x.detach().float(), correction=0)
+        variance, mean = torch.var_mean(unwrapped(x.detach()).float(), correction=0)
         self.count += x.numel()
         share = x.numel() / max(self.count, 1)
         self.mean += (float(mean) - self.mean) * share
@@ -145,9 +145,9 @@ class Follower(Observer):
         number = self._number(x)
         counts = x.is_floating_point() or x.dtype is torch.bool
         if number not in self.moments and counts and x.numel():
-            values = x.detach().float()
+            values = unwrapped(x.detach()).float()
             self.moments[number] = values.mean(), values.square().mean()
-            self.likes[number] = x.new_empty(0)
+            self.likes[number] = values.new_empty(0, dtype=x.dtype)
 
     def _layer(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -200,7 +200,8 @@ class Scaler(Follower):
                 )
             # Its bias is zero, so the output is in proportion to the weights.
             factor = 1.0 if abs(spread.std - 1) <= self._tolerance else 1 / spread.std
-            layer.weight.mul_(factor)
+            with torch.no_grad():
+                layer.weight.mul_(factor)
             self.factors[layer.weight] = factor
         return layer
 
@@ -217,4 +218,4 @@ def _fan_in(
     one = x[:1] if x.dim() == weight.dim() else x
     options = {name: value for name, value in kwargs.items() if name not in dict(_USUAL)}
     count: Tensor = func(torch.ones_like(one), torch.ones_like(weight), None, *args[len(_USUAL) :], **options)
-    return float(count.float().mean())
+    return float(unwrapped(count).float().mean())

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from softknee._catalogue import parse_choice
-from softknee._errors import UsageError
+from softknee._errors import UnknownActivation, UsageError
+from softknee._surgery.places import Misfit
 from softknee._surgery.probe import acts_on_elements
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.fitting import POINTS, fit_
@@ -32,7 +33,7 @@ class Mimic:
     """
 
     def __init__(self, like: str) -> None:
-        self.named = None if like == ORIGINAL else parse_choice(like).build(channels=1).double()
+        self.named = None if like == ORIGINAL else _named(like)
         self._fitted: dict[Any, tuple[dict[str, Tensor], float]] = {}
 
     def fit(self, made: nn.Module, site: Site, original: Callable[[Tensor], Tensor]) -> float:
@@ -47,8 +48,8 @@ class Mimic:
             The largest distance from the function in that range.
 
         Raises:
-            UsageError: The activation cannot be fitted, the range is unknown, or the function looks at more than single
-                elements.
+            UsageError: The activation cannot be fitted.
+            Misfit: The range is unknown, or the function looks at more than single elements.
         """
         if not isinstance(made, Elementwise):
             raise UsageError(
@@ -56,7 +57,7 @@ class Mimic:
                 f"got {type(made).__name__} for {site.name}"
             )
         if not site.low <= site.high or not math.isfinite(site.high - site.low):
-            raise UsageError(f"like needs the range of inputs at {site.name}; give example_inputs with which it runs")
+            raise Misfit(f"like needs the range of inputs at {site.name}; give example_inputs with which it runs")
         low, high = math.floor(site.low), math.ceil(site.high)
         interval = (float(low), float(high if high > low else low + 1))
         target = self.named or _function(original, site, interval)
@@ -70,11 +71,23 @@ class Mimic:
         return error
 
 
+def _named(like: str) -> nn.Module:
+    """Return the activation of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    try:
+        return parse_choice(like).build(channels=1).double()
+    except UnknownActivation as error:
+        raise UsageError(f"{error}; like={ORIGINAL!r} means what is replaced") from error
+
+
 def _function(original: Callable[[Tensor], Tensor], site: Site, interval: tuple[float, float]) -> Callable[..., Tensor]:
     """Return a function of single elements in float64.
 
     Raises:
-        UsageError: It is none.
+        Misfit: It is none.
     """
     if isinstance(original, nn.Module):
         original = cast("Callable[[Tensor], Tensor]", copy.deepcopy(original).eval().double())
@@ -90,5 +103,5 @@ def _function(original: Callable[[Tensor], Tensor], site: Site, interval: tuple[
     except Exception:  # anybody's module may raise anything
         elementwise = False
     if not elementwise:
-        raise UsageError(f"{site.kind} at {site.name} is no function of single elements that could be imitated")
+        raise Misfit(f"{site.kind} at {site.name} is no function of single elements that could be imitated")
     return function

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -19,36 +17,31 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from softknee._surgery.axes import axis_after, usual_axis
+from softknee._surgery.callers import hidden, outermost
 from softknee._surgery.operations import (
     ACTIVATIONS,
     CONVOLUTIONS,
     FUSED,
+    PRODUCTS_OF_MATRICES,
     RESHAPING,
     WATCHED,
+    called,
     is_in_place,
     name_of,
     positional,
+    shown_by_compilers,
     takes_expert,
 )
 from softknee._surgery.probe import kind_by_class, kind_by_test, may_be_activation
 from softknee._surgery.redirect import PLAN
-from softknee._surgery.trace import Call, Run, Tensors, Trace, tensors_in, version
+from softknee._surgery.trace import Call, Run, Tensors, Trace, tensors_in, unwrapped, version
+from softknee._surgery.untouched import gradients_on_demand, untouched
 from softknee.nn.gated import Gated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
     from softknee._surgery.redirect import Plan
-
-# Why what is called in some way cannot be replaced, by the module whose code stands between.
-_BETWEEN = {
-    "torch.utils.checkpoint": "it is called inside a checkpointed function, which runs again without its module; "
-    "put it into a module of its own",
-    "torch._dynamo.eval_frame": "it is called inside a compiled function; swap before compiling",
-}
-# Where the code of a module is entered.
-_ENTRY = "torch.nn.modules.module"
 
 
 class Observer(TorchFunctionMode):
@@ -76,7 +69,6 @@ class Observer(TorchFunctionMode):
     ) -> Any:
         """Run a function, and write it down if it may be part of an activation."""
         args, kwargs = positional(args, kwargs or {})
-        called = getattr(func, "__name__", "")
         name = name_of(func)
         if self._open or not self._runs:
             return func(*args, **kwargs)
@@ -93,13 +85,13 @@ class Observer(TorchFunctionMode):
             self._follow(name, args, kwargs, result)
             return result
         call = Call(
-            name, run, _occurrence(run, name), self._refs(args), self._refs(kwargs), function=func, hidden=_hidden()
+            name, run, _occurrence(run, name), self._refs(args), self._refs(kwargs), function=func, hidden=hidden()
         )
         run.counts[name] += 1
         fixed = self._tensors.are_fixed((args, kwargs))
         self._measure(args[0])
-        call.in_place = is_in_place(called, kwargs)
-        call.eager_only = called.endswith("_") and func is not getattr(Tensor, called, None)
+        call.in_place = is_in_place(called(func), kwargs)
+        call.eager_only = not shown_by_compilers(outermost(func))
         original = args[0]
         if call.in_place and name in ACTIVATIONS:
             # Work on a copy shows whether the overwritten tensor is used again, maybe under another name.
@@ -119,14 +111,15 @@ class Observer(TorchFunctionMode):
     def _measure(self, x: Tensor) -> None:
         number = self._number(x)
         if number not in self.trace.ranges and x.numel() and not x.is_meta:
-            self.trace.ranges[number] = torch.aminmax(x.detach())
+            self.trace.ranges[number] = torch.aminmax(unwrapped(x.detach()))
 
     def _finish(self, call: Call, result: Any, *, fixed: bool = False) -> None:
         """Give the result of a call a number, and write the call down."""
         if isinstance(result, Tensor):
-            axis = self.trace.axes.get(call.inputs[0]) if call.inputs else None
+            alike = (number for number in call.inputs if len(self.trace.shapes[number]) == result.dim())
+            axis = next((self.trace.axes[number] for number in alike if number in self.trace.axes), None)
             call.output = self._tensors.new(result, fixed=fixed)
-            if axis is not None and axis < result.dim():
+            if axis is not None:
                 self.trace.axes[call.output] = axis
             self.trace.calls.append(call)
 
@@ -137,9 +130,10 @@ class Observer(TorchFunctionMode):
             return
         before = self._number(given[0])
         shape, fixed = self.trace.shapes[before], self._tensors.are_fixed(given)
+        left = name in PRODUCTS_OF_MATRICES and not fixed and self._tensors.are_fixed(given[0])
         for one in tensors_in(result):
             after = self._tensors.new(one, fixed=fixed)
-            axis = axis_after(name, given[0], shape, one, self.trace.axes.get(before))
+            axis = one.dim() - 2 if left else axis_after(name, given[0], shape, one, self.trace.axes.get(before))
             if axis is not None:
                 self.trace.axes[after] = axis
             if name == "linear" or name in CONVOLUTIONS:
@@ -214,7 +208,7 @@ class Observer(TorchFunctionMode):
             *(kind, run, run.turns[path], self._refs(args), {}),
             module=module,
             path=path,
-            hidden=_hidden(by_hook=True),
+            hidden=hidden(by_hook=True),
         )
         run.turns[path] += 1
         self._measure(x)
@@ -228,7 +222,8 @@ class Observer(TorchFunctionMode):
         if not self._sees(module):
             return
         if not self._open:
-            self._runs.pop()
+            run = self._runs.pop()
+            self.trace.counts[run.module] = self.trace.counts.get(run.module, Counter()) | run.counts
             self._tensors.use(output)
             return
         opened = self._open.pop()
@@ -310,36 +305,13 @@ def observe(
             register_module_forward_hook(observer.after, always_call=True),
         ]
         try:
-            with observer:
+            with gradients_on_demand(inputs, keywords), observer:
                 outputs = model(*inputs, **keywords)
         finally:
             for hook in hooks:
                 hook.remove()
         observer.finish(outputs)
     return observer.trace, outputs
-
-
-@contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Run a model without gradients; its buffers and the random states are afterwards as before."""
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_meta]
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.no_grad(), torch.random.fork_rng([device.index or 0 for device in devices]):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        for now, before in buffers:
-            now.clear()
-            now.update(before)
-        with torch.no_grad():
-            for buffer, value in values:
-                # One that is the same may be needed as it is, by a backward pass to come.
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
 
 
 @contextlib.contextmanager
@@ -364,25 +336,3 @@ def _occurrence(run: Run, name: str) -> int:
     while (name, run.counts[name]) in redirected:
         run.counts[name] += 1
     return run.counts[name]
-
-
-def _hidden(*, by_hook: bool = False) -> str:
-    """Return what stands between the running module and what it calls and keeps that from being replaced.
-
-    Args:
-        by_hook: Whether a hook of the module that it calls asks.
-    """
-    callers = _callers()
-    if by_hook:
-        # Where that module is entered.
-        callers = dropwhile(lambda name: name == _ENTRY, dropwhile(lambda name: name != _ENTRY, callers))
-    found = next((name for name in callers if name in _BETWEEN or name == _ENTRY), _ENTRY)
-    return _BETWEEN.get(found, "")
-
-
-def _callers() -> Iterator[str]:
-    """Yield the names of the modules of Python whose code is running, innermost first."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame.f_globals.get("__name__", "")
-        frame = frame.f_back

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import get_overridable_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -45,6 +47,8 @@ RESHAPING = frozenset(
 )
 # Functions that lead to units in the last dimension, and in the one behind the batch.
 LAST = frozenset({"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "bilinear", "embedding"})
+# Those of them that lead to units in the last dimension but one where the weights stand first.
+PRODUCTS_OF_MATRICES = frozenset({"matmul", "mm", "bmm"})
 CONVOLUTIONS = {
     **{f"conv{n}d": n for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": n for n in (1, 2, 3)},
@@ -75,7 +79,7 @@ FUSED = {
 
 
 # Where torch has its functions.
-_SPACES = (torch, Tensor, F, torch._C._nn, torch.special, operator)
+_SPACES = (torch, Tensor, F, torch._C._nn, torch._C._special, operator)  # type: ignore[attr-defined]
 _FORMS = ("{}", "{}_", "_{}", "__{}__", "__i{}__", "__r{}__")
 # Operators of Python that are called otherwise in torch.
 _SYNONYMS = {"div": ("div", "truediv"), "rsub": ("rsub",), "rdiv": ("rdiv", "rtruediv")}
@@ -89,6 +93,8 @@ def _names() -> dict[Callable[..., Any], str]:
         forms = [form.format(one) for one in _SYNONYMS.get(name, (name,)) for form in _FORMS]
         found = (getattr(space, form, None) for form in forms for space in _SPACES)
         names.update((one, name) for one in found if callable(one))
+        packets = (getattr(torch.ops.aten, form, None) for form in forms)
+        names.update((getattr(one, which), name) for one in packets if one for which in one.overloads())
     return names
 
 
@@ -99,8 +105,23 @@ def functions(names: Collection[str]) -> tuple[tuple[Callable[..., Any], str], .
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function, without the underscores of its in-place, reflected or private form."""
-    name = getattr(function, "__name__", "")
+    name = called(function)
     return _names().get(function) or (name if name in FUSED else name.strip("_"))
+
+
+def called(function: Callable[..., Any]) -> str:
+    """Return what a function is called, for operators of exported programs without what they are overloaded for."""
+    return str(getattr(getattr(function, "overloadpacket", function), "__name__", ""))
+
+
+@cache
+def _overridable() -> frozenset[Callable[..., Any]]:
+    return frozenset(chain.from_iterable(get_overridable_functions().values()))
+
+
+def shown_by_compilers(function: Callable[..., Any]) -> bool:
+    """Return whether compilers show a function to modes, as they do not `torch.relu_`, `F.tanh` or `F.hardswish`."""
+    return function in _overridable() or isinstance(function, torch._ops.OpOverload)
 
 
 def positional(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,8 +7,14 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, overload
 
+from softknee._errors import UsageError
+
 _PRODUCT = "mul"
 _HEADINGS = ("path", "call", "kind", "role", "how", "shape", "units", "range", "times", "shared")
+
+
+class Misfit(UsageError):
+    """What is asked for cannot be done at one place, but may at others."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Place:
         experts: Number of the experts that use the activation in turn, 0 if there are none.
         product: The product with a second stream, if it is one of a pair: occurrence, and argument that is activated.
         value: Argument of the function that is a second input, -1 if there is none.
+        calls: Functions that it consists of and how often they were called in one run of the owner, as far as these are
+            activations by themselves; empty for experts, who call them as the data wills.
         passing: Path of a module that passes its input on instead of activating it, empty if there is none.
     """
 
@@ -45,6 +53,7 @@ class Place:
     experts: int = 0
     product: tuple[int, int] | None = None
     value: int = -1
+    calls: tuple[tuple[str, int], ...] = ()
     passing: str = ""
 
     @property

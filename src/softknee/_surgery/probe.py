@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,8 +87,8 @@ def kind_by_test(module: nn.Module, x: Tensor, unit_axis: int) -> str | None:
     if not x.is_floating_point() or x.numel() == 0:
         return None
     few = x[: max(1, MOST_ELEMENTS * len(x) // x.numel())] if x.dim() else x
-    generator = torch.Generator().manual_seed(0)
-    spread = (torch.rand(few.shape, generator=generator) * 2 * SPAN - SPAN).to(few)
+    # Drawn by numpy, for `vmap`, in which a model may run this, refuses what torch draws.
+    spread = torch.from_numpy(np.random.default_rng(0).uniform(-SPAN, SPAN, few.shape)).to(few)
     try:
         return _kind(module.forward, spread, unit_axis)
     except Exception:  # anybody's module may raise anything at an input it was not made for
@@ -117,8 +118,7 @@ def _acts_on_channels(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
         return False
     first, then = (one.transpose(0, unit_axis).flatten(1) for one in (x, y))
     # Another order in each channel, for a norm does not mind if whole rows change places.
-    generator = torch.Generator().manual_seed(1)
-    order = torch.rand(first.shape, generator=generator).argsort(dim=1).to(x.device)
+    order = torch.from_numpy(np.random.default_rng(1).random(first.shape).argsort(axis=1)).to(x.device)
     shuffled = first.gather(1, order).view(x.transpose(0, unit_axis).shape).transpose(0, unit_axis)
     return _close(function(shuffled.contiguous()).transpose(0, unit_axis).flatten(1), then.gather(1, order))
 
@@ -135,7 +135,7 @@ def _halves(x: Tensor, y: Tensor) -> bool:
 
 
 def _order(count: int, like: Tensor) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(like.device)
+    return torch.from_numpy(np.random.default_rng(1).permutation(count)).to(like.device)
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

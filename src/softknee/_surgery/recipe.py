@@ -15,7 +15,7 @@ from softknee._errors import UsageError
 from softknee._surgery.build import join
 from softknee._surgery.install import SWAPS, Installer
 from softknee._surgery.places import Place
-from softknee._surgery.redirect import Experts
+from softknee._surgery.redirect import PLAN, Experts
 from softknee.nn.activation import Activation
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.formula import Formula
@@ -127,14 +127,19 @@ class Recipe:
             The model, another one only if it was itself replaced.
 
         Raises:
-            UsageError: The model has no such place.
+            UsageError: The model has no such place, or is swapped already.
         """
+        swapped = next(
+            (path for path, one in model.named_modules() if SWAPS in one.__dict__ or PLAN in one.__dict__), None
+        )
+        if swapped is not None:
+            raise UsageError(f"{swapped or 'the model'} is swapped already; a recipe is for a model built anew")
         for swap in self.swaps:
             _check_places(model, swap)
             made = _make(model, swap)
             installer = Installer(model)
             installer.install(made)
-            model = installer.finish()
+            model = installer.model
         return model
 
 
@@ -194,7 +199,8 @@ def _read(entry: dict[str, Any]) -> Entry:
     # JSON has lists where places have tuples.
     for name in ("source", "product"):
         place[name] = None if place[name] is None else tuple(place[name])
-    place["inner"] = tuple((str(name), int(occurrence)) for name, occurrence in place["inner"])
+    for name in ("inner", "calls"):
+        place[name] = tuple((str(function), int(number)) for function, number in place.get(name, ()))
     return Entry(**{**entry, "place": Place(**place)})
 
 

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -13,7 +14,7 @@ from softknee._errors import UsageError
 from softknee._surgery.operations import functions, positional, takes_expert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from softknee._surgery.places import Place
 
@@ -22,7 +23,12 @@ PLAN = "_softknee_plan"
 
 
 _EAGER_ONLY = (
-    "torch.relu_ and functions like it cannot be replaced where a compiler runs them; write x.relu_() or F.relu(x)"
+    "torch.relu_, F.tanh, F.hardswish and functions like them cannot be replaced where a compiler runs them; "
+    "write x.relu_(), x.tanh(), nn.Hardswish()"
+)
+_TRACED = (
+    "torch.fx does not show x.relu() and other methods to what replaces them where it traces; trace first, then swap, "
+    "or use torch.export"
 )
 
 
@@ -104,6 +110,9 @@ class Plan:
         sources: Names of activations and the argument that is their input, by the function and its occurrence.
         skipped: Names of the activations that make the results of calls superfluous.
         values: Names of activations with a second input, and the argument that it is.
+        most: How often functions were called in a run at the swap.
+        rest: Of functions of which all calls are replaced, the name of the activation for further calls; empty if there
+            is none, for each call has its own.
         in_place: Names of activations whose result must also overwrite their input.
         by_expert: Whether calls are counted for each expert from the beginning.
         eager_only: Whether compilers would miss a call.
@@ -115,6 +124,8 @@ class Plan:
         self.sources: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self.skipped: dict[tuple[str, int], str] = {}
         self.values: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+        self.rest: dict[str, str] = {}
         self.in_place: set[str] = set()
         self.by_expert = False
         self.eager_only = False
@@ -133,11 +144,26 @@ class Plan:
         self.skipped.update(dict.fromkeys(place.inner, name))
         self.by_expert = self.by_expert or place.experts > 0
         self.eager_only = self.eager_only or place.eager_only
+        self.most.update((one, max(count, self.most.get(one, 0))) for one, count in place.calls)
         if place.in_place:
             self.in_place.add(name)
         if place.value >= 0:
             self.values[name] = place.value
         self._look_up()
+
+    def close(self, owner: nn.Module, shared: Collection[nn.Module]) -> None:
+        """See to further calls of functions of which all are replaced: none may stay as it was and nobody know.
+
+        Args:
+            owner: The module with the activations.
+            shared: Those that serve several places, and so may serve more.
+        """
+        for function, count in self.most.items():
+            calls = [(function, occurrence) for occurrence in range(count)]
+            if function not in self.rest and all(call in self.ends or call in self.skipped for call in calls):
+                names = [self.ends.get(call, "") for call in calls]
+                found = {owner._modules.get(name) for name in names}
+                self.rest[function] = names[0] if len(found) == 1 and found <= set(shared) else ""
 
     def follow_experts(self) -> None:
         """Have activations of experts told which expert is at work."""
@@ -202,7 +228,24 @@ class Redirect(TorchFunctionMode):
             if call in self.plan.skipped:
                 # Itself, by which the next call of the same expression is known.
                 return self._input(self.plan.skipped[call], args, kwargs)
+            if name in self.plan.rest and call[1] >= self.plan.most[name]:
+                self.inputs[self._further(name)] = args[0]
+                return self._instead(self._further(name), args, kwargs)
         return func(*args, **kwargs)
+
+    def _further(self, name: str) -> str:
+        """Return the activation for more calls of a function than there were at the swap.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if not self.plan.rest[name]:
+            raise UsageError(
+                f"{type(self.owner).__name__} calls {name} more often than at the swap "
+                f"({self.plan.most[name]} in a run); swap with an example in which it does, or, if it is a "
+                "function by itself, with shared=True: then one activation serves all calls"
+            )
+        return self.plan.rest[name]
 
     def _input(self, activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Return the input of an activation, which those of its calls that are replaced must have.
@@ -259,25 +302,30 @@ def redirecting(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _make_class(base: type[nn.Module]) -> type[nn.Module]:
-    class Redirecting(_Quiet, base):  # type: ignore[valid-type, misc]
+    # What reads the graph of a module instead of running it, as torch.export does, would see nothing of a plan.
+    above: type[nn.Module] = nn.Module if issubclass(base, torch.fx.GraphModule) else base
+
+    class Redirecting(_Quiet, above):  # type: ignore[valid-type, misc]
         _softknee_base = base
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             plan: Plan = getattr(self, PLAN)
-            if plan.eager_only and torch.compiler.is_compiling():
+            if plan.eager_only and torch.compiler.is_dynamo_compiling():
                 raise UsageError(_EAGER_ONLY)
+            if isinstance(args, torch.fx.Proxy) or any(isinstance(one, torch.fx.Proxy) for one in args):
+                raise UsageError(_TRACED)
             depth = len(_running.stack)
             last = _running.stack[-1] if depth else None
             if isinstance(last, Redirect) and last.owner is self:
                 # It calls its own forward, without hooks: still the same run.
-                return super().forward(*args, **kwargs)
+                return base.forward(self, *args, **kwargs)
             redirect = Redirect(self, plan)
             _running.stack.append(redirect)
             try:
                 if not plan.functions:
-                    return super().forward(*args, **kwargs)
+                    return base.forward(self, *args, **kwargs)
                 with redirect:
-                    return super().forward(*args, **kwargs)
+                    return base.forward(self, *args, **kwargs)
             finally:
                 while len(_running.stack) > depth:
                     _running.stack.pop()
@@ -293,8 +341,8 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
 
 def _bare(base: type[nn.Module]) -> nn.Module:
     """Return an instance of a redirecting class without its state, as pickle and copies need it."""
-    made = redirecting(base)
-    return made.__new__(made)
+    made: nn.Module = object.__new__(redirecting(base))
+    return made
 
 
 def base_of(module: nn.Module) -> type[nn.Module] | None:

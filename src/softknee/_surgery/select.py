@@ -44,15 +44,30 @@ def select(where: Any, sites: Sequence[Site], modules: dict[str, nn.Module]) -> 
     return [site for site in sites if any(site in some for some in chosen)]
 
 
+def _is_meant(where: Callable[..., Any], site: Site) -> bool:
+    """Return what a function says of a place.
+
+    Raises:
+        UsageError: It raises an error, as a function of a tensor does.
+    """
+    try:
+        return bool(where(site))
+    except Exception as error:  # anybody's function may raise anything
+        raise UsageError(
+            f"where was called with {site.name}, a Site, and raised {type(error).__name__}: {error}; activations that "
+            f"are functions are meant by their kind, as in where={site.kind!r}"
+        ) from error
+
+
 def _matching(where: Any, sites: Sequence[Site], modules: dict[str, nn.Module]) -> list[Site]:
     if where is None:
         return [site for site in sites if site.role in _USUAL]
     if isinstance(where, type):
         return [site for site in sites if site.place.module and isinstance(modules.get(site.path), where)]
-    if callable(where):
-        return [site for site in sites if where(site)]
-    if not isinstance(where, str):
+    if isinstance(where, nn.Module) or not (callable(where) or isinstance(where, str)):
         raise UsageError(f"where must be a kind, a path pattern, a class or a function of a site, got {excerpt(where)}")
+    if callable(where):
+        return [site for site in sites if _is_meant(where, site)]
     kind = BY_NAME[where].name if where in BY_NAME else where
     found = [site for site in sites if site.kind == kind]
     found = found or [site for site in sites if site.role == where]

@@ -103,6 +103,9 @@ class Theory:
         before = self.signal(acting.source)
         if not before.follows:
             return self._measured(acting.last.output, acting.kind)
+        if not math.isfinite(before.mean + before.square):
+            # Scores of which some are masked by the lowest number.
+            return Signal(0.0, 1.0, acting.kind)
         shape, like = self._seen.trace.shapes[acting.source], self._seen.likes[acting.source]
         return Signal(*_moments(acting, before, shape, like), acting.kind)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from softknee._catalogue import parse_choice
@@ -16,10 +17,11 @@ from softknee._surgery.example import arguments, check_unwrapped
 from softknee._surgery.find import Look, checked, is_compiled, look
 from softknee._surgery.install import SWAPS, Changes, Installer, undo
 from softknee._surgery.mimic import Mimic
-from softknee._surgery.observe import tensors_of, untouched
-from softknee._surgery.places import Site, Unseen, aligned
+from softknee._surgery.observe import tensors_of
+from softknee._surgery.places import Misfit, Site, Unseen, aligned
 from softknee._surgery.redirect import NOT_ONE_BY_ONE, Experts
 from softknee._surgery.select import select
+from softknee._surgery.untouched import gradients_on_demand, untouched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +57,7 @@ class Report:
         left: Activations that were not asked for.
         missed: What could not be seen or not be changed, with the reasons.
         added_parameters: How many numbers the model has to train more than before.
-        difference: Largest difference of the model's outputs from before, None without an example.
+        difference: Largest difference of the model's outputs from before, None without an example or on `meta`.
     """
 
     changed: tuple[Change, ...]
@@ -84,6 +86,8 @@ class Report:
         return notes + [f"not seen or not changed: {one.path or 'the model'}: {one.reason}" for one in self.missed]
 
 
+# Parameters that are made in inference mode could not be trained.
+@torch.inference_mode(mode=False)
 def swap(
     model: nn.Module,
     to: Replacement,
@@ -135,31 +139,37 @@ def swap(
     chosen = [site for site in asked if site not in blocked]
     if strict:
         _check_all(asked, blocked, seen)
-    made = _make(model, to, chosen, shared=shared, per_channel=per_channel, per_expert=per_expert)
-    errors = _imitate(mimic, made, chosen, seen) if mimic else {}
+    made, misfits = _make(model, to, chosen, shared=shared, per_channel=per_channel, per_expert=per_expert)
+    errors = _imitate(mimic, made, chosen, seen, misfits) if mimic else {}
+    if strict and misfits:
+        raise UsageError(f"{misfits[0].reason}; limit where, or leave it by strict=False")
+    chosen = [site for site in chosen if site.place in made]
     count = _parameters(model)
     outputs = seen.outputs
     if (inputs or keywords) and any(site.place.in_place for site in (*seen.sites, *blocked)):
         # What is overwritten was not, while the model was looked at.
-        with untouched(model):
+        with untouched(model), gradients_on_demand(inputs, keywords):
             outputs = model(*inputs, **keywords)
     installer = Installer(model)
     places = {place_of(made[site.place], site): site.place for site in chosen}
-    installed = installer.install({place: made[before] for place, before in places.items()})
-    paths = {before: installed[place] for place, before in places.items()}
-    model = installer.finish()
     difference = None
-    if inputs or keywords:
-        try:
+    try:
+        installed = installer.install({place: made[before] for place, before in places.items()})
+        paths = {before: installed[place] for place, before in places.items()}
+        model = installer.model
+        if inputs or keywords:
             after = look(model, inputs, keywords)
             _check_effect(chosen, paths, after)
-        except BaseException:
-            unswap(model)
-            raise
-        difference = _difference(outputs, after.outputs)
-    changed = tuple(Change(site, paths[site.place], _text(made[site.place]), errors.get(site.place)) for site in chosen)
-    left = tuple(site for site in seen.sites if site not in chosen)
-    return model, Report(changed, left, seen.sites.unseen, _parameters(model) - count, difference)
+            difference = _difference(outputs, after.outputs)
+        changed = tuple(
+            Change(site, paths[site.place], _text(made[site.place]), errors.get(site.place)) for site in chosen
+        )
+        stuck = [one.site for one in misfits]
+        left = tuple(site for site in seen.sites if site not in chosen and site not in stuck)
+        return model, Report(changed, left, (*seen.sites.unseen, *misfits), _parameters(model) - count, difference)
+    except BaseException:
+        installer.undo()
+        raise
 
 
 def unswap(model: nn.Module) -> nn.Module:
@@ -219,34 +229,48 @@ def _check_all(asked: list[Site], blocked: list[Site], seen: Look) -> None:
 
 def _make(
     model: nn.Module, to: Replacement, chosen: list[Site], *, shared: bool, per_channel: bool, per_expert: bool
-) -> dict[Place, nn.Module]:
-    """Make the activation for each place, and try it.
+) -> tuple[dict[Place, nn.Module], list[Unseen]]:
+    """Make the activation for each place, and try it; return also where it does not fit.
 
     Raises:
-        UsageError: It does not fit, or there are no experts.
+        UsageError: It cannot be made, or there are no experts.
     """
     made: dict[Place, nn.Module] = {}
+    misfits: list[Unseen] = []
     for site in chosen:
         if per_expert and not site.place.experts:
             raise UsageError(f"{site.name} is not in a mixture of experts that run one by one; {NOT_ONE_BY_ONE}")
-        one = next(iter(made.values())) if shared and made else build(to, site, per_channel=per_channel)
-        fit_in(one, model, site)
-        if per_expert and not isinstance(one, Experts):
-            others = [build(to, site, per_channel=per_channel) for _ in range(site.place.experts - 1)]
-            for other in others:
-                fit_in(other, model, site)
-            one = Experts([one, *others])
+        try:
+            one = next(iter(made.values())) if shared and made else build(to, site, per_channel=per_channel)
+            fit_in(one, model, site)
+            if per_expert and not isinstance(one, Experts):
+                others = [build(to, site, per_channel=per_channel) for _ in range(site.place.experts - 1)]
+                for other in others:
+                    fit_in(other, model, site)
+                one = Experts([one, *others])
+        except Misfit as error:
+            misfits.append(Unseen(site.path, str(error), site))
+            continue
         made[site.place] = one
-    return made
+    return made, misfits
 
 
-def _imitate(mimic: Mimic, made: dict[Place, nn.Module], chosen: list[Site], seen: Look) -> dict[Place, float]:
-    """Fit all activations to the function they are to begin as, and return how far they are from it."""
+def _imitate(
+    mimic: Mimic, made: dict[Place, nn.Module], chosen: list[Site], seen: Look, misfits: list[Unseen]
+) -> dict[Place, float]:
+    """Fit all activations to the function they are to begin as, and return how far they are from it.
+
+    What cannot be fitted is taken out of what was made, and put to what does not fit.
+    """
     errors: dict[Place, float] = {}
-    for site in chosen:
+    for site in [site for site in chosen if site.place in made]:
         activation = made[site.place]
         parts = activation if isinstance(activation, Experts) else [activation]
-        errors[site.place] = max(mimic.fit(part, site, seen.functions[site.place]) for part in parts)
+        try:
+            errors[site.place] = max(mimic.fit(part, site, seen.functions[site.place]) for part in parts)
+        except Misfit as error:
+            misfits.append(Unseen(site.path, str(error), site))
+            del made[site.place]
     return errors
 
 
@@ -273,8 +297,10 @@ def _check_effect(chosen: list[Site], paths: Mapping[Place, str], after: Look) -
             )
 
 
-def _difference(before: Any, after: Any) -> float:
+def _difference(before: Any, after: Any) -> float | None:
     pairs = list(zip(tensors_of(before), tensors_of(after), strict=False))
+    if any(one.is_meta for pair in pairs for one in pair):
+        return None
     return max((_distance(one, other) for one, other in pairs if one.numel()), default=0.0)
 
 

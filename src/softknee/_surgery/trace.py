@@ -99,6 +99,7 @@ class Trace:
         used: Numbers of tensors that were used by something else than the calls written down.
         ran: Modules that ran.
         unseen: Reasons by path.
+        counts: How often functions were called in one run of a module, by modules; the most of several runs.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -113,6 +114,7 @@ class Trace:
     used: set[int] = field(default_factory=set)
     ran: set[nn.Module] = field(default_factory=set)
     unseen: dict[tuple[str, str], None] = field(default_factory=dict)
+    counts: dict[nn.Module, Counter[str]] = field(default_factory=dict)
 
 
 class Tensors:
@@ -203,6 +205,14 @@ def tensors_in(values: Any) -> list[Tensor]:
 def version(tensor: Tensor) -> int:
     """Return how often the elements of a tensor were overwritten, as far as that is counted."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """Return a tensor with what `torch.func` hides in it: all examples of `vmap`."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def has_storage(tensor: Tensor) -> bool:
