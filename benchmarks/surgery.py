@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 HEADINGS = (
     *("model", "what is put in", "sites", "changed", "left", "not seen", "error of fit", "outputs moved by"),
-    *("after one step", "ONNX error", "`sites`", "`swap`"),
+    *("trained in a step", "ONNX error", "`sites`", "`swap`"),
 )
 ERF = "x * (1 + erf(b*x)) / 2[b=0.7]"
 TANH = "x * (1 + tanh(a*x + b*x**3)) / 2[a=0.8,b=0.04]"
@@ -114,16 +114,19 @@ def outputs(model: nn.Module, example: Any) -> Tensor:
     return result if isinstance(result, Tensor) else result.logits
 
 
-def step(model: nn.Module, example: Any) -> float:
-    """Train one step; return how much the loss on the example fell by."""
+def step(model: nn.Module, example: Any, paths: list[str]) -> str:
+    """Train one step; return how many of the new activations' parameters had a gradient."""
     model.train()
+    own = [parameter for path in paths for parameter in model.get_submodule(path).parameters()]
     optimizer = torch.optim.SGD(sk.parameter_groups(model, weight_decay=0.0), lr=1e-3)
     torch.manual_seed(0)
-    wanted = torch.randn_like(outputs(model, example))
-    before = F.mse_loss(outputs(model, example), wanted)
-    before.backward()
+    y = outputs(model, example)
+    loss = F.mse_loss(y, torch.randn_like(y))
+    loss.backward()
     optimizer.step()
-    return float(before.detach() - F.mse_loss(outputs(model, example), wanted).detach())
+    trained = sum(parameter.grad is not None and bool(parameter.grad.any()) for parameter in own)
+    finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters()) and bool(loss.isfinite())
+    return f"{trained} of {len(own)}" if finite else "not finite"
 
 
 def onnx_error(model: nn.Module, example: Any) -> float:
@@ -173,11 +176,11 @@ def row(
         moved = float((outputs(model, example) - before).abs().max())
     error = max(change.error or 0.0 for change in report.changed)
     exported = "-" if how.no_onnx else f"{onnx_error(model, example):.1e}"
-    fell = step(model, example)
+    stepped = step(model, example, [change.path for change in report.changed])
     counts = (len(found), len(report.changed), len(report.left), len(report.missed))
     return [
         *(name, f"`{to.partition('[')[0]}`", *map(str, counts), f"{error:.1e}", f"{moved:.1e}"),
-        *(f"loss falls by {fell:.1e}", exported, f"{look:.3f}", f"{swapping:.3f}"),
+        *(stepped, exported, f"{look:.3f}", f"{swapping:.3f}"),
     ]
 
 
