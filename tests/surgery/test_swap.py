@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from written import Written, X, block, gradients, kinds, linear, network, numbers, same, state
+from written import Written, X, block, gradients, kinds, linear, network, numbers, same, state, title
 
 import softknee as sk
 from softknee import UsageError
@@ -85,7 +85,7 @@ PROTOTYPE = nn.PReLU(init=0.4)
         (lambda: "tanh", torch.tanh),
         (lambda site: {"relu": "tanh", "silu": nn.Tanh()}[site.kind], torch.tanh),
     ],
-    ids=str,
+    ids=title,
 )
 def test_what_is_put_in_acts_as_if_it_had_been_written(to, function):
     class Act(nn.Module):

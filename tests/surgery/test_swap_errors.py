@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from written import X, linear, network, state
+from written import X, linear, network, state, title
 
 import softknee as sk
 from softknee import UsageError
@@ -89,7 +89,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), ERRORS, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("options", "message"), ERRORS, ids=title)
 def test_bad_requests_are_refused_and_leave_the_model(options, message):
     model = network()
     before, output = state(model), model(X)

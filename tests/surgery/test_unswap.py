@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from written import Written, X, gradients, linear, network, state
+from written import Written, X, gradients, linear, network, state, title
 
 import softknee as sk
 from softknee import UsageError
@@ -16,7 +16,7 @@ from softknee import UsageError
 WHERE = [None, "relu", "act", "blocks.*.act", lambda site: True, ["gate", "normaliser", "output"]]
 
 
-@pytest.mark.parametrize("where", WHERE, ids=str)
+@pytest.mark.parametrize("where", WHERE, ids=title)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_a_model_is_afterwards_as_before_to_the_byte(where, per_channel):
     model = network(act=nn.PReLU)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -111,3 +113,8 @@ def same(model, wanted):
     """Check that two models have the same values and gradients."""
     for one, other in zip(gradients(model, X), gradients(wanted, X), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def title(value):
+    """The name of a case, the same in every process: functions are shown without their addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))[:50]
