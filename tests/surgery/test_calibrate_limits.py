@@ -200,6 +200,8 @@ def biased():
             "has no forward gain: for normal inputs of mean square 1 the mean square of its outputs is 0",
         ),
         (lambda: nn.Linear(4, 1), normal(1, 4), {"lsuv": True}, "has standard deviation 0 in the example"),
+        (frozen, normal(2, 4), {"tolerance": "a"}, "tolerance must be at least 0 and below 1, got 'a'"),
+        (frozen, normal(2, 4), {"generator": 3}, "generator must be a torch.Generator, got 3"),
     ],
 )
 def test_errors_say_what_is_wrong_and_change_nothing(make, example, options, sentence):

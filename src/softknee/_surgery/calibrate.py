@@ -86,7 +86,7 @@ def calibrate(
         UsageError: There is nothing to draw, or an activation or a layer that `where` names does not allow it, or the
             model is wrapped, or its outputs cannot be scaled.
     """
-    model = _checked(model, tolerance)
+    model = _checked(model, tolerance, generator)
     inputs, keywords = arguments(example)
     if not (inputs or keywords):
         raise UsageError("calibrate needs an example of the model's inputs, which shows what its layers are fed by")
@@ -122,7 +122,7 @@ def calibrate(
     return Calibration(rows, left_out(model, before, gains, obstacles))
 
 
-def _checked(model: Any, tolerance: float) -> nn.Module:
+def _checked(model: Any, tolerance: Any, generator: Any) -> nn.Module:
     """Return the module to calibrate.
 
     Raises:
@@ -137,8 +137,10 @@ def _checked(model: Any, tolerance: float) -> nn.Module:
             raise UsageError(f"{name} has no elements, as it is on the meta device; materialize the model first")
         if is_distributed(parameter):
             raise UsageError(f"{name} lies on several devices in parts; calibrate first, then shard")
-    if not 0 <= tolerance < 1:
+    if not (isinstance(tolerance, int | float) and 0 <= tolerance < 1):
         raise UsageError(f"tolerance must be at least 0 and below 1, got {excerpt(tolerance)}")
+    if not isinstance(generator, torch.Generator | None):
+        raise UsageError(f"generator must be a torch.Generator, got {excerpt(generator)}")
     return found
 
 
