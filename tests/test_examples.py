@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.slow
 def test_fine_tuning(tmp_path):
     command = [sys.executable, EXAMPLES / "finetune.py", "--epochs", "1", "--more", "1", "--seeds", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

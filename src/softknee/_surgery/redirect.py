@@ -312,6 +312,7 @@ def _make_class(base: type[nn.Module]) -> type[nn.Module]:
             plan: Plan = getattr(self, PLAN)
             if plan.eager_only and torch.compiler.is_dynamo_compiling():
                 raise UsageError(_EAGER_ONLY)
+            # A tracer that begins here gives one for all arguments.
             if isinstance(args, torch.fx.Proxy) or any(isinstance(one, torch.fx.Proxy) for one in args):
                 raise UsageError(_TRACED)
             depth = len(_running.stack)
