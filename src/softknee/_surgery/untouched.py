@@ -23,12 +23,19 @@ _SETTERS = (Tensor.requires_grad_, Tensor.requires_grad.__set__)  # type: ignore
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run a model without gradients; its buffers and the random states are afterwards as before."""
+    with torch.no_grad(), restored(model):
+        yield
+
+
+@contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Run a model; its buffers and the random states are afterwards as before."""
     buffers = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
     values = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_meta]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.no_grad(), torch.random.fork_rng([device.index or 0 for device in devices]):
+        with torch.random.fork_rng([device.index or 0 for device in devices]):
             yield
     finally:
         random.setstate(states[0])
