@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from softknee._version import __version__
 
 if TYPE_CHECKING:
-    from softknee import functional, integrations, nn, testing
+    from softknee import diagnostics, functional, integrations, nn, testing
     from softknee._bench.compare import bench
     from softknee._bench.study import Study
+    from softknee._card.card import Card, card
     from softknee._card.cost import Cost, cost
     from softknee._card.propagation import gain, moments
     from softknee._card.recognise import recognise
     from softknee._card.source import source
     from softknee._catalogue import cite, create, families, get, list  # noqa: A004 (softknee.list is the public name)
     from softknee._design import Design, design
+    from softknee._diagnose.diagnosis import Diagnosis
+    from softknee._diagnose.run import diagnose
+    from softknee._diagnose.watch import watch
     from softknee._engine.memory import keep_memory
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
@@ -38,8 +42,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "CalibratedLayer": "softknee._surgery.calibration",
     "Calibration": "softknee._surgery.calibration",
+    "Card": "softknee._card.card",
     "Cost": "softknee._card.cost",
     "Design": "softknee._design",
+    "Diagnosis": "softknee._diagnose.diagnosis",
     "MissingExtra": "softknee._errors",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
@@ -54,10 +60,12 @@ _HOMES = {
     "bench": "softknee._bench.compare",
     "calibrate": "softknee._surgery.calibrate",
     "calibrate_reach": "softknee.nn.reach",
+    "card": "softknee._card.card",
     "cite": "softknee._catalogue",
     "cost": "softknee._card.cost",
     "create": "softknee._catalogue",
     "design": "softknee._design",
+    "diagnose": "softknee._diagnose.run",
     "engine": "softknee._engine.select",
     "expression": "softknee.nn.formula",
     "families": "softknee._catalogue",
@@ -74,14 +82,17 @@ _HOMES = {
     "source": "softknee._card.source",
     "swap": "softknee._surgery.swap",
     "unswap": "softknee._surgery.swap",
+    "watch": "softknee._diagnose.watch",
 }
-_NAMESPACES = ("functional", "integrations", "nn", "testing")
+_NAMESPACES = ("diagnostics", "functional", "integrations", "nn", "testing")
 
 __all__ = [
     "CalibratedLayer",
     "Calibration",
+    "Card",
     "Cost",
     "Design",
+    "Diagnosis",
     "MissingExtra",
     "Param",
     "Promises",
@@ -97,10 +108,13 @@ __all__ = [
     "bench",
     "calibrate",
     "calibrate_reach",
+    "card",
     "cite",
     "cost",
     "create",
     "design",
+    "diagnose",
+    "diagnostics",
     "engine",
     "expression",
     "families",
@@ -121,6 +135,7 @@ __all__ = [
     "swap",
     "testing",
     "unswap",
+    "watch",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -19,16 +17,17 @@ from typer.exceptions import TyperException
 
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
+from softknee._cli_card import card
+from softknee._cli_claims import claims
+from softknee._cli_diagnose import diagnose
+from softknee._cli_print import console, print_facts, print_path, terminal_table
 from softknee._errors import ExpressionError, SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from rich.console import JustifyMethod
+    from collections.abc import Callable, Iterator, Sequence
 
     from softknee._bench.compare import Progress
-    from softknee._report.table import Table as PlainTable
 
 EXIT_USAGE = 2
 EXIT_BROKEN = 1
@@ -44,12 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-# A pipe or a log file has no width of its own.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 132)
-# Characters between columns.
-GAP = 2
-# Columns of a condition's table that a narrow terminal goes without, the first one first; the report has all.
-DISPENSABLE = ("Parameters", "Best epoch %", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -173,7 +166,7 @@ def show(
     from softknee._show import describe
 
     description = describe(activation)
-    _print_facts(description.facts)
+    print_facts(description.facts)
     if plot is None and description.x:
         console.print(braille_plot(description.x, description.y, width=64, height=16), markup=False, highlight=False)
     elif plot is not None:
@@ -230,8 +223,8 @@ def design(
             epochs=epochs,
             progress=_progress_listener(shown),
         )
-    _print_facts({**found.description.facts, "checks": found.verdict})
-    console.print("", _terminal_table(found.costs.table))
+    print_facts({**found.description.facts, "checks": found.verdict})
+    console.print("", terminal_table(found.costs.table))
     if found.study is not None:
         _conclude(found.study)
     console.print(
@@ -246,7 +239,7 @@ def atlas(
     """Write the atlas of activations: a static site, one page each."""
     from softknee._atlas.site import build
 
-    console.print(f"atlas: {build(out)}", soft_wrap=True, highlight=False, markup=False)
+    print_path("atlas", build(out))
 
 
 @app.command()
@@ -262,16 +255,15 @@ def cost(
     from softknee._card.cost_table import cost_report
 
     report = cost_report(activation, _sizes(shape), device=device, repeats=repeats, threads=threads)
-    console.print(_terminal_table(report.table))
+    console.print(terminal_table(report.table))
     if json is not None:
         report.write(json)
-        console.print(f"figures: {json}", soft_wrap=True, highlight=False, markup=False)
+        print_path("figures", json)
 
 
-def _print_facts(facts: Mapping[str, str]) -> None:
-    for name, text in facts.items():
-        console.print(f"[bold]{name:>12}[/]  ", end="")
-        console.print(text.replace("\n", "\n" + " " * 14), markup=False, highlight=False)
+app.command()(card)
+app.command()(claims)
+app.command()(diagnose)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -311,37 +303,11 @@ def _epoch_list(text: str) -> list[int]:
 def _conclude(study: Study) -> None:
     """Print the tables and write the three files."""
     if len(study.table) > 1:
-        console.print(_terminal_table(spread_table(study.files, study.table)), "")
+        console.print(terminal_table(spread_table(study.files, study.table)), "")
     for table in study.table:
-        console.print(_terminal_table(cell_table(study.files, table)), "")
+        console.print(terminal_table(cell_table(study.files, table)), "")
     console.print(study.summary(), highlight=False, markup=False)
     study.to_csv(study.folder / "results.csv")
     study.to_markdown(study.folder / "results.md")
     study.to_html(study.folder / "report.html")
-    console.print(f"report: {study.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _terminal_table(table: PlainTable) -> Table:
-    """Return a table for the terminal, without the columns it has no room for."""
-    widths = {i: _least_width(table, i) for i in range(len(table.columns))}
-    for title in DISPENSABLE:
-        if sum(widths.values()) + GAP * len(widths) > console.width:
-            widths = {i: width for i, width in widths.items() if table.columns[i].title != title}
-    room = console.width - sum(widths.values()) - GAP * len(widths)
-    result = Table(title=Text(table.caption), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for i, width in widths.items():
-        column = table.columns[i]
-        whole = max(len(column.title), *(len(row[i].text) for row in (*table.rows, *table.foot)))
-        more = min(whole - width, max(room, 0))
-        room -= more
-        justify: JustifyMethod = "right" if column.numeric else "left"
-        result.add_column(Text(column.title), justify=justify, width=width + more, overflow="fold")
-    for row in (*table.rows, *table.foot):
-        result.add_row(*[Text(row[i].text) for i in widths])
-    return result
-
-
-def _least_width(table: PlainTable, i: int) -> int:
-    """Return the width column `i` needs: its cells whole, its head and its foot broken between words."""
-    words = [*table.columns[i].title.split(), *(word for row in table.foot for word in row[i].text.split())]
-    return max(map(len, [*words, *(row[i].text for row in table.rows)]))
+    print_path("report", study.folder / "report.html")

@@ -1,4 +1,4 @@
-"""What `softknee show` says about one activation."""
+"""What `softknee show` and `softknee card` say about an activation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from softknee import _catalogue
-from softknee._card.propagation import gain
-from softknee._card.properties import properties
+from softknee._card.card import card
+from softknee._card.facts import gain_text
 from softknee._card.recognise import recognise
 from softknee._errors import ExpressionError, UsageError
 from softknee._expression.parse import parse
@@ -20,9 +20,11 @@ from softknee._report.table import choices
 from softknee.nn.formula import FUNCTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from softknee._card.propagation import Gain
+    from softknee._card.card import Card
+    from softknee._catalogue import Choice
     from softknee._spec import Spec
     from softknee.nn.elementwise import Elementwise
 
@@ -70,7 +72,7 @@ class Description:
 
 
 def describe(text: str) -> Description:
-    """Describe an activation named as on the command line.
+    """Describe an activation named as on the command line, in short.
 
     Args:
         text: As `parse_choice` takes it.
@@ -82,33 +84,70 @@ def describe(text: str) -> Description:
         UsageError: Or a subclass, as `parse_choice`.
     """
     choice = _catalogue.parse_choice(text)
+    if choice.spec.kind != "elementwise":
+        return Description(choice.label, _facts(choice, {}), [], [])
+    found = card(text)
+    known = {"properties": found.properties.sentence, "gain": gain_text(found.gains)}
+    return _description(choice, found, {**known, "kinks": ", ".join(choice.spec.kinks)})
+
+
+def describe_card(found: Card) -> Description:
+    """Describe an activation with all that its card says.
+
+    Args:
+        found: The card of a text.
+
+    Returns:
+        The description.
+    """
+    known = {name: fact for name, fact in found.facts.items() if name not in {"formula", "parameters"}}
+    return _description(_catalogue.parse_choice(found.name), found, known)
+
+
+def cards_of(texts: Iterable[str]) -> list[Card]:
+    """Return the cards of activations named as on the command line, each once.
+
+    Args:
+        texts: As `parse_choice` takes them; `"all"` stands for everything in the catalogue that has a card.
+
+    Returns:
+        The cards, in this order.
+
+    Raises:
+        UsageError: Or a subclass, as `card`.
+    """
+    every = [name for name in _catalogue.list() if _catalogue.get(name).kind == "elementwise"]
+    wanted = (name for text in texts for name in (every if text == "all" else [text]))
+    cards = {found.name: found for found in map(card, wanted)}
+    return list(cards.values())
+
+
+def _description(choice: Choice, found: Card, known: dict[str, str]) -> Description:
+    x = torch.linspace(*CURVE, dtype=torch.float64)
+    activation = choice.build(channels=1, generator=torch.Generator().manual_seed(0)).eval()
+    measured = {
+        "recognised": _recognised(found) if choice.spec.family == "formula" else "",
+        "derivative": _derivative(choice.spec),
+        "parameters": _parameters(activation),
+        **known,
+    }
+    return Description(choice.label, _facts(choice, measured), x.tolist(), found(x).tolist())
+
+
+def _facts(choice: Choice, measured: dict[str, str]) -> dict[str, str]:
+    """Return what is written down about an activation around what was measured; empty facts are left out."""
     spec = choice.spec
-    curve: tuple[list[float], list[float]] = ([], [])
-    measured: dict[str, str] = {}
-    if spec.kind == "elementwise":
-        activation = choice.build(channels=1, generator=torch.Generator().manual_seed(0)).eval()
-        measured = {
-            "recognised": _recognised(activation) if spec.family == "formula" else "",
-            "derivative": _derivative(spec),
-            "parameters": _parameters(activation),
-            "properties": properties(activation).sentence,
-            "gain": _gain(gain(activation)),
-        }
-        x = torch.linspace(*CURVE)
-        with torch.no_grad():
-            curve = x.tolist(), activation(x[:, None])[:, 0].tolist()
     facts = {
         "activation": f"{choice.label} (softknee.nn.{spec.title}, {spec.family}, {KINDS[spec.kind]})",
         "formula": spec.formula,
         **measured,
         "starts": choices(spec.initializations) if spec.initializations else "",
         "also called": ", ".join(spec.aliases),
-        "kinks": ", ".join(spec.kinks),
         "note": spec.note,
         "used by": spec.users,
         "source": "" if spec.family == "formula" else _catalogue.cite(spec.name),
     }
-    return Description(choice.label, {name: fact for name, fact in facts.items() if fact}, *curve)
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _derivative(spec: Spec) -> str:
@@ -131,13 +170,7 @@ def _parameters(activation: Elementwise) -> str:
     )
 
 
-def _recognised(activation: Elementwise) -> str:
+def _recognised(found: Card) -> str:
     """Say which activation of the catalogue a formula is, at its present parameters."""
-    values = [float(value) for value in activation.named_values().values()]
-    match = recognise(lambda x: activation.spec.function(x, *values))
+    match = recognise(found)
     return "" if match is None else f"the same function as {match}"
-
-
-def _gain(found: Gain) -> str:
-    verdict = "" if found.valid else "; no valid match: no weight scale suits both directions"
-    return f"forward {found.forward:.4f}, backward {found.backward:.4f}, chi {found.chi:.4f}{verdict}"

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from softknee._atlas.curves import REACHES, USUAL, curves_of, reach_of
 from softknee._atlas.examples import noise_of, vector_example
 from softknee._atlas.facts import entry_of
 from softknee._atlas.likeness import alike
 from softknee._atlas.sliders import sliders_of
-from softknee._atlas.subject import Subject
+from softknee._card.curves import REACHES, USUAL, curves_of, reach_of
+from softknee._card.subject import Subject
 from softknee._catalogue import CATALOGUE, get
 
 ELEMENTS = [spec for spec in CATALOGUE if spec.kind != "vector"]

@@ -10,7 +10,7 @@ from selected import NAMES
 
 from softknee._atlas.render import script
 from softknee._atlas.script import functions_script
-from softknee._atlas.subject import Subject
+from softknee._card.subject import Subject
 from softknee._catalogue import CATALOGUE
 
 pytestmark = pytest.mark.browser

@@ -88,4 +88,4 @@ def test_long_labels_are_cut_in_the_middle_and_whole_in_the_tooltip():
 
 
 def test_ticks_are_written_short_with_a_true_minus():
-    assert [tick_text(value) for value in (0.0, -2.5, 1e-5, 1500, 0.1 + 0.2)] == ["0", "−2.5", "1e−05", "1500", "0.3"]
+    assert [tick_text(value) for value in (0.0, -2.5, 1e-5, 1500, 0.1 + 0.2)] == ["0", "−2.5", "1e−5", "1500", "0.3"]

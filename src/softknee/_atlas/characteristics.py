@@ -12,7 +12,7 @@ from softknee._atlas.claims import figure, kinks_text, range_of
 
 if TYPE_CHECKING:
     from softknee._atlas.facts import Entry
-    from softknee._atlas.subject import Subject
+    from softknee._card.subject import Subject
 
 CLASSIC = (
     *("sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu"),

@@ -1,19 +1,17 @@
-"""Drawings of the atlas: curves for those without JavaScript, thumbnails, bars."""
+"""Drawings of the atlas: thumbnails and bars."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from softknee._report.lines import Axes, Band, Series, line_chart
 from softknee._report.svg import Scale, Svg, drawing, element, label, path_data, tick_text, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from softknee._atlas.curves import Curves
+    from softknee._card.curves import Curves
 
-SIZE = (460.0, 304.0)
 THUMB = (132.0, 84.0)
 # Thumbnails of ordinary functions share these axes, so that they can be compared.
 USUAL_X, USUAL_Y = (-4.5, 4.5), (-2.0, 4.0)
@@ -21,47 +19,6 @@ THUMB_POINTS = 72
 BAR, GAP = 30.0, 9.0
 MANY = 16
 BARS_HEIGHT = 190.0
-
-
-def value_panel(curves: Curves, name: str, band: Band | None = None) -> Svg:
-    """Draw a function.
-
-    Args:
-        curves: Its curves.
-        name: Of the activation.
-        band: Where it strays in training.
-
-    Returns:
-        The panel.
-    """
-    series = [Series("value", curves.x, curves.value)]
-    if curves.backward is not None:
-        series.insert(0, Series("what is differentiated", curves.x, curves.backward, hue=1, dashed=True))
-    low, high = curves.values
-    if band is not None:
-        low, high = min([low, *band.low]), max([high, *band.high])
-    return line_chart(
-        series,
-        title=f"{name}: value",
-        description=f"The function from {-curves.reach:g} to {curves.reach:g}.",
-        axes=Axes(x="x", y=(low, high), zero=True),
-        bands=[band] if band is not None else [],
-        size=SIZE,
-    )
-
-
-def slope_panel(curves: Curves, name: str) -> Svg:
-    """Draw both derivatives of a function."""
-    return line_chart(
-        [
-            Series("second derivative", curves.x, curves.bend, hue=2),
-            Series("derivative", curves.x, curves.slope, hue=1),
-        ],
-        title=f"{name}: first and second derivative",
-        description=f"Both derivatives from {-curves.reach:g} to {curves.reach:g}.",
-        axes=Axes(x="x", y=curves.slopes, zero=True),
-        size=SIZE,
-    )
 
 
 def thumbnail(curves: Curves, name: str, *, usual: float = 5.0) -> Svg:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softknee._atlas.subject import Subject
+from softknee._card.subject import Subject
 from softknee._catalogue import create, get, parse_choice
 
 if TYPE_CHECKING:

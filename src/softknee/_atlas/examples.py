@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._atlas.drawings import bar_thumbnail, bars
-from softknee._atlas.subject import SEED
+from softknee._card.subject import SEED
 from softknee._report.lines import Band
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softknee import nn
-    from softknee._atlas.subject import Subject
+    from softknee._card.subject import Subject
     from softknee._report.svg import Svg
 
 VECTOR: Sequence[float] = (1.2, -0.4, 0.3, 2.1, -1.5, 0.8, -0.2, 1.7)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee import nn
-from softknee._atlas.curves import curves_of
 from softknee._atlas.ranges import reached
-from softknee._atlas.subject import CHANNELS, SEED, Subject
+from softknee._card.curves import curves_of
 from softknee._card.propagation import gain
 from softknee._card.properties import properties
+from softknee._card.subject import CHANNELS, SEED, Subject
 from softknee._engine.table import EXPENSIVE, table_or_kernels
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.options import needs_channels, stored
 
 if TYPE_CHECKING:
     from softknee._atlas.citations import Citation
-    from softknee._atlas.curves import Curves
+    from softknee._card.curves import Curves
     from softknee._card.propagation import Gain
     from softknee._card.properties import Properties
     from softknee._spec import Spec

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from softknee._atlas.subject import Subject
     from softknee._card.properties import Properties
+    from softknee._card.subject import Subject
 
 NEAR, POINTS = 10.0, 20_001
 # Bounds that functions of bounded pieces reach are met to the last digits, those of smooth ones between two points.

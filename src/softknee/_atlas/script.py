@@ -13,7 +13,7 @@ from softknee.nn.formula import FUNCTIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from softknee._atlas.subject import Subject
+    from softknee._card.subject import Subject
     from softknee._expression.tree import Expression
 
 # Derivatives with a longer text are left to differences in the browser.

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from softknee._atlas.subject import CHANNEL
+from softknee._card.subject import CHANNEL
 from softknee._expression.tree import Expression, Name
 
 if TYPE_CHECKING:
-    from softknee._atlas.subject import Subject
+    from softknee._card.subject import Subject
     from softknee._spec import Param
 
 # Entries of a vector that get a slider.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._atlas.claims import figure
 from softknee._atlas.facts import ADAPTATIONS, CHEAP, DEAR
-from softknee._atlas.subject import CHANNELS
+from softknee._card.subject import CHANNELS
 from softknee._report.table import choices, listed, plural
 from softknee.nn.options import needs_channels, stored
 

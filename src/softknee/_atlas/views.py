@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from softknee._atlas.claims import Claim, claims_of
-from softknee._atlas.drawings import slope_panel, thumbnail, value_panel
+from softknee._atlas.drawings import thumbnail
 from softknee._atlas.equivalences import Equivalence, equivalences_of
 from softknee._atlas.examples import VectorExample, noise_of, vector_example
 from softknee._atlas.sliders import Slider, sliders_of
 from softknee._atlas.usage import facts_text, snippet
+from softknee._card.panels import slope_panel, value_panel
 from softknee._card.source import source
 from softknee._collisions import COLLISIONS, Meaning
 from softknee._report.mathml import mathml, prose
@@ -156,7 +157,7 @@ def _plot(entry: Entry) -> Plot:
         "band": None if band is None else {"x": band.x, "low": band.low, "high": band.high, "reach": curves.reach},
     }
     return Plot(
-        value=value_panel(curves, entry.spec.title, band),
+        value=value_panel(curves, entry.spec.title, band=band),
         slope=slope_panel(curves, entry.spec.title),
         groups=_groups(entry),
         data=embedded_json(data),

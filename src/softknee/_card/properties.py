@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+
+from softknee._card.function import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import Tensor
+
+    from softknee._card.function import Function
 
 # Evaluated densely where functions bend, and far out, where they have settled.
 NEAR, FAR = 20.0, 1e4
@@ -68,18 +72,17 @@ def properties(activation: Callable[[Tensor], Tensor]) -> Properties:
     """Look at an activation of single elements.
 
     Args:
-        activation: A module or function from tensor to tensor of the same shape. A module is evaluated as a float64
-            copy in eval mode and stays as it is.
+        activation: As in `softknee.card`; of several channels, the first is looked at.
 
     Returns:
         What was seen.
     """
-    evaluate = copy.deepcopy(activation).double().eval() if isinstance(activation, nn.Module) else activation
+    function = function_of(activation)
     near = torch.linspace(-NEAR, NEAR, POINTS, dtype=torch.float64)
     far = torch.logspace(math.log10(NEAR), math.log10(FAR), 400, dtype=torch.float64)
     x = torch.cat([-far.flip(0)[:-1], near, far[1:]])
-    y, slope = _with_slope(evaluate, x)
-    mirrored, _ = _with_slope(evaluate, -x)
+    y, slope = _with_slope(function, x)
+    mirrored, _ = _with_slope(function, -x)
     slack = ROUNDING * (1 + y.abs())
     rises = y[1:] - y[:-1]
     ends = (y[0].item(), y[-1].item())
@@ -89,7 +92,7 @@ def properties(activation: Callable[[Tensor], Tensor]) -> Properties:
     return Properties(
         minimum=-math.inf if low in ends and _leaves(slope, y, low) else low,
         maximum=math.inf if high in ends and _leaves(slope, y, high) else high,
-        at_zero=_with_slope(evaluate, torch.zeros(1, dtype=torch.float64))[0].item(),
+        at_zero=_with_slope(function, torch.zeros(1, dtype=torch.float64))[0].item(),
         monotonic=bool((rises >= -slack[1:]).all()),
         odd=bool(((mirrored + y).abs() <= slack).all()),
         even=bool(((mirrored - y).abs() <= slack).all()),
@@ -107,12 +110,9 @@ def _leaves(slope: Tensor, y: Tensor, extreme: float) -> bool:
     return not abs(slope[at].item() * FAR) <= SETTLED * (1 + abs(extreme))
 
 
-def _with_slope(evaluate: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        at = x[:, None].clone().requires_grad_()
-        y = evaluate(at)
-        slope = torch.autograd.grad(y.sum(), at)[0] if y.requires_grad else torch.zeros_like(at)
-    return y.detach()[:, 0], slope[:, 0]
+def _with_slope(function: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+    value, slope = function.derivatives(x, 1)
+    return value[:, 0], slope[:, 0]
 
 
 def _number(value: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from softknee._report.svg import (
+    Kind,
     Scale,
     Svg,
     drawing,
@@ -15,9 +15,10 @@ from softknee._report.svg import (
     hue_class,
     label,
     padded,
+    padded_log,
     path_data,
+    simplified,
     tick_text,
-    ticks,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ MARKERS = {
 }
 
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 8.0, 10.0, 32.0
+# Wider panels take two columns of a gallery.
+COLUMN = 320.0
 # How far beyond the frame marks and strokes may reach, in pixels.
 OVERHANG = 8.0
 
@@ -49,6 +52,7 @@ class Series:
         hue: Index of its colour and dash.
         weight: `"main"` for means, `"thin"` for single seeds; `"dots"`, `"ring"` and `"cross"` mark points.
         dashed: Whether it is dashed whatever its hue.
+        texts: Stand beside its points, one each, empty for none.
     """
 
     label: str
@@ -57,6 +61,7 @@ class Series:
     hue: int = 0
     weight: Weight = "main"
     dashed: bool = False
+    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class Axes:
         x_ticks: Positions and texts of the horizontal ticks; None chooses round numbers.
         whole: Whether only whole numbers are chosen.
         zero: Whether to draw the lines x = 0 and y = 0.
+        x_kind: Of the horizontal axis; what has no place on a logarithmic one, 0 or negative, leaves a gap.
+        y_kind: Of the vertical axis.
+        x_unit: Where a horizontal symlog turns from linear to logarithmic.
+        y_name: Title of the vertical axis.
     """
 
     x: str = ""
@@ -95,6 +104,10 @@ class Axes:
     x_ticks: tuple[tuple[float, str], ...] | None = None
     whole: bool = False
     zero: bool = False
+    x_kind: Kind = "linear"
+    y_kind: Kind = "linear"
+    x_unit: float = 1.0
+    y_name: str = ""
 
 
 def line_chart(
@@ -121,12 +134,15 @@ def line_chart(
     """
     width, height = size
     xs = [value for positions in (*(item.x for item in series), *(band.x for band in bands)) for value in positions]
-    x = Scale(*padded(xs, share=0.0), LEFT, width - RIGHT)
-    y = Scale(*(axes.y or _value_range(series, bands)), height - BOTTOM, TOP)
+    reach = padded_log(xs, share=0.0, least=1e-3) if axes.x_kind == "log" else padded(xs, share=0.0)
+    x = Scale(*reach, LEFT, width - RIGHT, axes.x_kind, axes.x_unit)
+    top = TOP + (14 if axes.y_name else 0)
+    y = Scale(*(axes.y or _value_range(series, bands, axes.y_kind)), height - BOTTOM, top, axes.y_kind)
     ordered = sorted(series, key=lambda item: DRAWING_ORDER.index(item.weight))
     inside = [*(_band(band, x, y) for band in bands), *(_line(item, x, y) for item in ordered)]
     parts = [*_frame(x, y, axes), _window(inside, x, y)]
-    return drawing(width, height, parts, title=title, description=description, class_="lines")
+    class_ = "lines large" if width > COLUMN else "lines"
+    return drawing(width, height, parts, title=title, description=description, class_=class_)
 
 
 def spark(x: Sequence[float], y: Sequence[float | None], *, title: str) -> Svg:
@@ -154,21 +170,22 @@ def spark(x: Sequence[float], y: Sequence[float | None], *, title: str) -> Svg:
     return drawing(width, height, parts, title=title, description="The function from -3 to 3.", class_="spark")
 
 
-def _value_range(series: Sequence[Series], bands: Sequence[Band]) -> tuple[float, float]:
+def _value_range(series: Sequence[Series], bands: Sequence[Band], kind: Kind) -> tuple[float, float]:
     values = [value for item in series for value in item.y if value is not None]
-    return padded([*values, *(value for band in bands for value in (*band.low, *band.high))])
+    air = padded_log if kind == "log" else padded
+    return air([*values, *(value for band in bands for value in (*band.low, *band.high))])
 
 
 def _frame(x: Scale, y: Scale, axes: Axes) -> list[str]:
     """Draw horizontal grid lines with their numbers, and the numbers and title of the horizontal axis."""
     parts = []
-    for value in ticks(y.low, y.high):
+    for value in y.ticks():
         parts += [
             element("path", d=f"M{x.start} {y(value):.1f}H{x.end}", class_="grid"),
             label(x.start - 6, y(value) + 3.5, tick_text(value), anchor="end"),
         ]
     below = y.start + 14
-    chosen = [value for value in ticks(x.low, x.high) if not axes.whole or value == round(value)]
+    chosen = [value for value in x.ticks() if not axes.whole or value == round(value)]
     shown = axes.x_ticks if axes.x_ticks is not None else [(value, tick_text(value)) for value in chosen]
     parts += [label(x(position), below, text, anchor="middle") for position, text in shown]
     parts.append(element("path", d=f"M{x.start} {y.start}H{x.end}", class_="axis"))
@@ -178,6 +195,8 @@ def _frame(x: Scale, y: Scale, axes: Axes) -> list[str]:
         parts.append(element("path", d=f"M{x.start} {y(0):.1f}H{x.end}", class_="zero"))
     if axes.x:
         parts.append(label(x.end, below + 13, axes.x, anchor="end", class_="name"))
+    if axes.y_name:
+        parts.append(label(x.start, 10, axes.y_name, class_="name"))
     return parts
 
 
@@ -191,16 +210,21 @@ def _window(parts: Sequence[str], x: Scale, y: Scale) -> str:
 
 def _line(item: Series, x: Scale, y: Scale) -> str:
     points = [
-        None if value is None or not math.isfinite(value) else (x(position), y(value))
+        (x(position), y(value)) if value is not None and x.has(position) and y.has(value) else None
         for position, value in zip(item.x, item.y, strict=True)
     ]
     hint = element("title", escape(item.label))
     classes = f"{item.weight} {hue_class(item.hue)}" + (" dashed" if item.dashed else "")
     marker = MARKERS.get(item.weight)
     if marker is None:
-        return element("path", hint, d=path_data(points), class_=f"line {classes}")
+        return element("path", hint, d=path_data(simplified(points)), class_=f"line {classes}")
     marks = "".join(f"M{point[0]:.1f} {point[1]:.1f}{marker}" for point in points if point is not None)
-    return element("path", hint, d=marks, class_=classes)
+    texts = [
+        label(point[0] + 8, point[1] + 3.5, text)
+        for point, text in zip(points, item.texts, strict=False)
+        if point is not None and text
+    ]
+    return element("path", hint, d=marks, class_=classes) + "".join(texts)
 
 
 def _band(band: Band, x: Scale, y: Scale) -> str:

@@ -1,6 +1,7 @@
 """Self-contained HTML pages: sections of tables and figures under a headline.
 
-A page loads nothing, runs no script, and says so in its content security policy; names in it are untrusted text.
+A page loads nothing and runs no script but, where it has surfaces or sortable tables, its own; its content security
+policy says so. Names in it are untrusted text.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softknee._extras import require
+from softknee._report.colours import PALETTES
+from softknee._report.surface import Surface
 from softknee._report.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from softknee._report.svg import Svg
 
@@ -28,12 +31,12 @@ class Figure:
     """A drawing with a caption.
 
     Attributes:
-        picture: The drawing.
+        picture: The drawing, or a surface to turn.
         caption: Stands above it; empty for none.
         name: Whether the caption is a name, set like code.
     """
 
-    picture: Svg
+    picture: Svg | Surface
     caption: str = ""
     name: bool = True
 
@@ -59,11 +62,13 @@ class Gallery:
         figures: The figures.
         legend: Explains their lines.
         wide: Whether each takes the full width, scrolling in its own box where there is too little.
+        pairs: Whether each two belong together and stand side by side where there is room for two.
     """
 
     figures: Sequence[Figure]
     legend: Sequence[Key] = ()
     wide: bool = False
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,9 +196,11 @@ def render_page(page: Page) -> str:
         MissingExtra: Jinja2 is not installed.
     """
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return _render("page.html.j2", page=page, style=style, policy=policy, data=embedded_json(page.data))
+    scripts = _scripts(page)
+    allowed = f"; script-src {' '.join(map(_digest, scripts))}" if scripts else ""
+    policy = f"default-src 'none'; style-src {_digest(style)}{allowed}; base-uri 'none'; form-action 'none'"
+    data = embedded_json(page.data)
+    return _render("page.html.j2", page=page, style=style, policy=policy, scripts=scripts, data=data)
 
 
 def render_fragment(finding: Sequence[str], tables: Sequence[Table]) -> str:
@@ -226,6 +233,37 @@ def embedded_json(data: Any) -> str:
     """
     text = json.dumps(data, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _scripts(page: Page) -> list[str]:
+    """Return the scripts that the page has a use for."""
+    blocks = [block for section in page.sections for block in _unfolded(section.blocks)]
+    galleries = [block for block in blocks if isinstance(block, Gallery)]
+    scripts = []
+    if any(isinstance(figure.picture, Surface) for gallery in galleries for figure in gallery.figures):
+        palettes = json.dumps({name: list(stops) for name, stops in PALETTES.items()}, separators=(",", ":"))
+        scripts.append(_script("surface.js").replace("PALETTES", palettes))
+    if any(isinstance(block, Table) and block.sortable for block in blocks):
+        scripts.append(_script("sort.js"))
+    return scripts
+
+
+def _unfolded(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Fold):
+            yield from _unfolded(block.blocks)
+
+
+def _script(name: str) -> str:
+    """Return a script of the templates without its indents."""
+    lines = (TEMPLATES / name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line.strip() for line in lines)
+
+
+def _digest(text: str) -> str:
+    """Return the source by which a policy allows exactly `text`."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _render(template: str, **context: Any) -> str:

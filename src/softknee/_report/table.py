@@ -37,12 +37,14 @@ class Cell:
         kind: Class that a page may colour: a verdict, `"name"`, `"code"`, `"quiet"`; empty for plain.
         picture: Drawn before the text; left out in Markdown.
         hint: Longer explanation, a tooltip.
+        value: By which a sortable table orders it; None takes the number or the words of `text`.
     """
 
     text: str
     kind: str = ""
     picture: Svg | None = None
     hint: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Table:
         columns: The heads.
         rows: Each with one cell a column.
         foot: Rows below the others, such as totals.
+        sortable: Whether a reader can sort it by its heads, where scripts run; the foot stays.
     """
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     foot: Sequence[Sequence[Cell]] = ()
+    sortable: bool = False
 
 
 def markdown_table(table: Table) -> str:

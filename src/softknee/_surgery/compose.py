@@ -37,6 +37,8 @@ class Acting:
         kind: What it is.
         role: The part it plays, see `Site`.
         product: The call that multiplies it, and nothing else uses it, with a second stream.
+        after: The activation whose output is its input, up to reshaping.
+        returned: Whether its output is what the model returns.
     """
 
     calls: list[Call]
@@ -44,6 +46,8 @@ class Acting:
     kind: str
     role: str = "activation"
     product: Call | None = None
+    after: Acting | None = None
+    returned: bool = False
 
     @property
     def last(self) -> Call:
@@ -77,9 +81,13 @@ class Composer:
             self._made[call.output] = call
             self._consider(call)
         found = list(dict.fromkeys(self._found.values()))
+        returned = set(map(self._resolved, self.trace.outputs))
+        makers = {self._resolved(acting.last.output): acting for acting in found}
         for acting in found:
-            if self._resolved(acting.last.output) in set(map(self._resolved, self.trace.outputs)):
-                acting.role = "output" if acting.role == "activation" else acting.role
+            acting.after = makers.get(self._resolved(acting.source))
+            acting.returned = self._resolved(acting.last.output) in returned
+            if acting.returned and acting.role == "activation":
+                acting.role = "output"
             acting.role = "normaliser" if acting.kind == "softmax" else acting.role
         return found
 

@@ -67,11 +67,15 @@ class Look:
         sites: The places.
         outputs: What the model returned, None without inputs.
         functions: What acts at each place, to be called with other inputs.
+        in_a_row: Pairs of activations of which the second acts on the output of the first.
+        returned: Activations whose output the model returns.
     """
 
     sites: Sites
     outputs: Any = None
     functions: Mapping[Place, Callable[..., Any]] = field(default_factory=dict)
+    in_a_row: tuple[tuple[Site, Site], ...] = ()
+    returned: tuple[Site, ...] = ()
 
 
 def look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Look:
@@ -104,8 +108,10 @@ def _look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]
     placed: list[Site] = []
     unseen = [Unseen(path, reason) for path, reason in trace.unseen]
     functions: dict[Place, Callable[..., Any]] = {}
+    by_acting: dict[Acting, Site] = {}
     for acting in groups(found):
         site = _site(acting, trace, found, aliases)
+        by_acting.update(dict.fromkeys(acting, site))
         functions[site.place] = acting[0].last.module or partial(replay, acting[0].calls, acting[0].source)
         reason = _unchangeable(acting[0], trace)
         if reason:
@@ -115,7 +121,10 @@ def _look(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]
     asleep = [site for site in by_class if _sleeps(model, site, trace)]
     functions.update({site.place: model.get_submodule(site.path) for site in asleep})
     notes = (Unseen(site.path, _NOT_RUN) for site in asleep)
-    return Look(Sites((*placed, *asleep), (*unseen, *_closed(model), *notes)), outputs, functions)
+    every = Sites((*placed, *asleep), (*unseen, *_closed(model), *notes))
+    pairs = [(by_acting[one.after], site) for one, site in by_acting.items() if one.after in by_acting]
+    returned = [site for one, site in by_acting.items() if one.returned]
+    return Look(every, outputs, functions, tuple(dict.fromkeys(pairs)), tuple(dict.fromkeys(returned)))
 
 
 def checked(model: Any) -> nn.Module:

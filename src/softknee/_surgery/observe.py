@@ -85,7 +85,7 @@ class Observer(TorchFunctionMode):
             self._follow(name, args, kwargs, result)
             return result
         call = Call(
-            name, run, _occurrence(run, name), self._refs(args), self._refs(kwargs), function=func, hidden=hidden()
+            name, run, occurrence(run, name), self._refs(args), self._refs(kwargs), function=func, hidden=hidden()
         )
         run.counts[name] += 1
         fixed = self._tensors.are_fixed((args, kwargs))
@@ -298,7 +298,7 @@ def observe(
     observer = observer or Observer(model)
     # What it returns replaces the input, which the annotation of torch's function forgets.
     before: Any = observer.before
-    with untouched(model), _visible(), observer.told_apart():
+    with untouched(model), visible(), observer.told_apart():
         observer.begin(inputs, keywords)
         hooks = [
             register_module_forward_pre_hook(before),
@@ -315,7 +315,7 @@ def observe(
 
 
 @contextlib.contextmanager
-def _visible() -> Iterator[None]:
+def visible() -> Iterator[None]:
     """Have compiled regions run as written, and encoder layers without the kernel that hides their activations."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -329,7 +329,7 @@ def _visible() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _occurrence(run: Run, name: str) -> int:
+def occurrence(run: Run, name: str) -> int:
     """Return which call of a function comes next in a run; calls that are redirected already are not seen."""
     plan: Plan | None = run.module.__dict__.get(PLAN)
     redirected = {*plan.ends, *plan.skipped} if plan else ()

@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softknee._diagnose.histogram import Histogram
     from softknee.integrations import lightning, pretrained, tensorboard, transformers
-    from softknee.integrations._histogram import Histogram
     from softknee.integrations._loggers import JsonLines, Logger
     from softknee.integrations._recorder import ActivationRecorder
 
 _HOMES = {
     "ActivationRecorder": "softknee.integrations._recorder",
-    "Histogram": "softknee.integrations._histogram",
+    "Histogram": "softknee._diagnose.histogram",
     "JsonLines": "softknee.integrations._loggers",
     "Logger": "softknee.integrations._loggers",
 }

@@ -6,34 +6,40 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from softknee._errors import OptionError, UsageError
-from softknee.integrations._activations import activations_of
-from softknee.integrations._observe import Observer, fetch, wide_dtype
-from softknee.nn.values import excerpt
+from softknee._diagnose.fused import collected, to_cpu
+from softknee._diagnose.modules import check_every, check_not_compiled
+from softknee._diagnose.observer import Observer
+from softknee._diagnose.places import targets_by_class
+from softknee._diagnose.states import has_slopes, histogram, moments
+from softknee._diagnose.sums import gathered
+from softknee._diagnose.trained import noted, numbers, trained
+from softknee._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from softknee.integrations._histogram import Histogram
+    from softknee._diagnose.histogram import Histogram
+    from softknee._diagnose.sums import Sums
     from softknee.integrations._loggers import Logger
-    from softknee.integrations._observe import Health
 
 EVERY = 50
+# Of each unit, in one run of the model.
+VALUES = 64
 
 
 class ActivationRecorder:
     """Records the activations of a model at every n-th step: trained parameters, and how the units do.
 
-    Every activation module of softknee, torch, transformers and timm is recorded; activations inside others and calls
-    of functions, such as `F.relu`, are not. Hooks are on the model only during a recorded step; nothing else about the
-    model changes, and no random numbers are drawn. Results go by tags, `activations/{name in the model}/{metric}`:
+    Every activation module of softknee, torch, transformers and timm is recorded, by up to 64 values of each unit;
+    activations inside others and calls of functions, such as `F.relu`, are not (`softknee.watch` sees those). Hooks are
+    on the model only during a recorded step; nothing else about the model changes, and no random numbers are drawn.
+    Results go by tags, `activations/{name in the model}/{metric}`; further calls of a module have `#1`, `#2` and so on
+    behind its name:
 
-    - `dead`: share of units whose outputs and slopes are exactly 0 at all `samples` of the step. Units are channels
-      (dimension 1) of inputs with 4 or more dimensions, else entries of the last dimension.
+    - `dead`: share of units whose slope is exactly 0 at all `samples` of the step. Units are channels (dimension 1) of
+      inputs with 4 or more dimensions, else entries of the last dimension.
     - `zero`, `nonfinite`: share of outputs that are exactly 0, and that are infinite or not a number.
     - `mean`, `std`: of the finite outputs.
     - `inputs`: a histogram of the inputs between fixed edges.
@@ -44,24 +50,29 @@ class ActivationRecorder:
         model: Looked through again at each recorded step, so that activations may be replaced in between.
         every: Steps 0, `every`, 2 `every` and so on are recorded.
         logger: Takes the results of `step`.
+        together: Whether results are of what all processes have seen. All must record the same steps then.
 
     Raises:
         OptionError: `every` is no positive whole number.
         UsageError: The model has no activation module, or is compiled.
     """
 
-    def __init__(self, model: nn.Module, *, every: int = EVERY, logger: Logger | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, every: int = EVERY, logger: Logger | None = None, together: bool = False
+    ) -> None:
         check_every(every)
         self.model = model
         self.every = every
         self.logger = logger
+        self.together = together
         self._observer: Observer | None = None
-        self._parameters: dict[str, Tensor] = {}
-        _check_not_compiled(model)
-        if not activations_of(model):
+        self._parameters: dict[tuple[str, str], Tensor] = {}
+        check_not_compiled(model, "record")
+        if not targets_by_class(model):
             raise UsageError(
                 "the model has no activation module of softknee, torch, transformers or timm to record; "
-                "calls of functions, such as F.relu, are not seen: put modules in their place by softknee.swap"
+                "calls of functions, such as F.relu, are seen by softknee.watch, or put modules in their place by "
+                "softknee.swap"
             )
 
     @contextmanager
@@ -95,9 +106,9 @@ class ActivationRecorder:
         self.cancel()
         if step % self.every:
             return False
-        activations = activations_of(self.model)
-        self._parameters = _trained(activations)
-        self._observer = Observer(activations)
+        targets = targets_by_class(self.model)
+        self._parameters = {name: noted(one, 1) for name, one in trained(targets).items()}
+        self._observer = Observer(self.model, targets, values=VALUES)
         self._observer.attach()
         return True
 
@@ -125,7 +136,8 @@ class ActivationRecorder:
         if self._observer is None:
             return {}
         self._observer.detach()
-        parameters, found = fetch(self._parameters), self._observer.take()
+        parameters, found = numbers(self._parameters), collected(to_cpu(self._observer.take()))
+        found = gathered(found) if self.together else found
         self.cancel()
         if not found:
             warnings.warn(
@@ -136,13 +148,13 @@ class ActivationRecorder:
         return {
             **{
                 f"activations/{name}": value
-                for name, numbers in parameters.items()
-                for name, value in _tagged(name, numbers)
+                for (activation, parameter), values in parameters.items()
+                for name, value in _tagged(f"{activation}/{parameter}", values)
             },
             **{
                 f"activations/{name}/{metric}": value
-                for name, health in found.items()
-                for metric, value in _metrics(health)
+                for name, sums in found.items()
+                for metric, value in _metrics(sums)
             },
         }
 
@@ -158,65 +170,26 @@ class ActivationRecorder:
         return {**self.__dict__, "_observer": None, "_parameters": {}}
 
 
-def check_every(every: int) -> None:
-    """Refuse a number of steps that is none.
-
-    Raises:
-        OptionError: It is no positive whole number.
-    """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise OptionError(f"every must be an integer of at least 1, got {excerpt(every)}")
-
-
 def scalars(values: dict[str, float | Histogram]) -> dict[str, float]:
     """Return the numbers among results, without the histograms."""
     return {tag: value for tag, value in values.items() if isinstance(value, int | float)}
 
 
-def _trained(activations: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the trained parameters by name: those of one number as they are, others as minimum, mean and maximum."""
-    return {
-        f"{activation}/{name}": _summary(parameter.detach())
-        for activation, module in activations.items()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad and parameter.numel()
-    }
-
-
-def _summary(parameter: Tensor) -> Tensor:
-    # Of a sharded parameter only the whole says anything; all processes come through here together.
-    whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-    values = whole.flatten().to(wide_dtype(whole.device))
-    return values.clone() if len(values) == 1 else torch.stack([values.min(), values.mean(), values.max()])
-
-
-def _tagged(name: str, numbers: list[float]) -> Iterator[tuple[str, float]]:
-    if len(numbers) == 1:
-        yield name, numbers[0]
+def _tagged(name: str, values: list[float]) -> Iterator[tuple[str, float]]:
+    if len(values) == 1:
+        yield name, values[0]
     else:
-        yield from zip((f"{name}_min", f"{name}_mean", f"{name}_max"), numbers, strict=True)
+        yield from zip((f"{name}_min", f"{name}_mean", f"{name}_max"), values, strict=True)
 
 
-def _metrics(health: Health) -> Iterator[tuple[str, float | Histogram]]:
-    if health.dead is not None:
-        yield "dead", health.dead
-    yield "zero", health.zero
-    yield "nonfinite", health.nonfinite
-    yield "mean", health.mean
-    yield "std", health.std
-    yield "samples", health.samples
-    yield "inputs", health.inputs
-
-
-def _check_not_compiled(model: nn.Module) -> None:
-    """Refuse a model whose hooks would not fire.
-
-    Raises:
-        UsageError: It is compiled.
-    """
-    for module in model.modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise UsageError(
-                "the model is compiled, and hooks that are added later do not fire in compiled models; "
-                "record the original, uncompiled model"
-            )
+def _metrics(sums: Sums) -> Iterator[tuple[str, float | Histogram]]:
+    outputs = moments(sums, "h")
+    values = sums.n * sums.units
+    if has_slopes(sums):
+        yield "dead", int((sums.parts["slope_counts"][0] == sums.slopes).sum()) / sums.units
+    yield "zero", int(sums.parts["h_counts"][1].sum()) / values
+    yield "nonfinite", int(sums.parts["h_counts"][0].sum()) / values
+    yield "mean", outputs.mean
+    yield "std", outputs.std
+    yield "samples", sums.n
+    yield "inputs", histogram(sums)

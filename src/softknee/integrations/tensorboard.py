@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softknee._diagnose.histogram import EDGES, Histogram
 from softknee._extras import require
-from softknee.integrations._histogram import EDGES, Histogram
 
 if TYPE_CHECKING:
     import os

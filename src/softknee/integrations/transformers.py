@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._catalogue import create, parse_choice
+from softknee._diagnose.modules import check_every
 from softknee._errors import OptionError, UsageError
 from softknee._extras import require
-from softknee.integrations._recorder import EVERY, ActivationRecorder, check_every, scalars
+from softknee.integrations._recorder import EVERY, ActivationRecorder, scalars
 from softknee.nn.activation import Activation
 from softknee.nn.options import needs_channels
 

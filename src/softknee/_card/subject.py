@@ -1,4 +1,4 @@
-"""One activation at the values the atlas shows it with, as a function of `x` alone."""
+"""One activation of the catalogue at given values of its parameters, as a function of `x` alone."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Subject:
             bend = _by(slope, at)
         return value.detach(), slope.detach(), bend.detach()
 
-    def backward(self, x: Tensor) -> Tensor:
-        """Return the value of what the backward pass differentiates."""
+    def backward(self, x: Tensor) -> Tensor | None:
+        """Return what the backward pass differentiates in place of the function; None where that is the function."""
         if not self.spec.surrogate:
-            return self(x)
+            return None
         formula = parse(self.spec.surrogate, FUNCTIONS)
         return formula(x, *(self.values[name] for name in formula.parameters))
 

@@ -58,19 +58,25 @@ class Histogram:
         )
 
 
-def counted(x: Tensor) -> Tensor:
+def counted(x: Tensor, owner: Tensor | None = None, owners: int = 1) -> Tensor:
     """Count values between the edges without waiting for the device.
 
     Args:
         x: Any shape, any floating dtype, finite.
+        owner: In whose histogram a value counts, to be broadcast to the shape; None for one histogram.
+        owners: How many histograms there are.
 
     Returns:
-        `(CELLS,)`, int64: the counts of a `Histogram`.
+        `(owners, CELLS)`, int64: the counts of a `Histogram` each.
     """
-    places = _places(x if x.dtype == torch.float64 else x.float()).flatten().long()
-    # Counting by `bincount` would wait for the device, to learn the largest place.
+    places = _places(x if x.dtype == torch.float64 else x.float())
+    places = (places if owner is None else places + owner * CELLS).flatten()
+    if x.device.type == "cpu":
+        return torch.bincount(places, minlength=owners * CELLS).view(owners, CELLS)
+    # Elsewhere `bincount` would wait for the device, to learn the largest place.
     one = torch.ones((), dtype=torch.int64, device=x.device)
-    return torch.zeros(CELLS, dtype=torch.int64, device=x.device).scatter_add_(0, places, one.expand(places.shape))
+    counts = torch.zeros(owners * CELLS, dtype=torch.int64, device=x.device)
+    return counts.scatter_add_(0, places.long(), one.expand(places.shape)).view(owners, CELLS)
 
 
 def _places(x: Tensor) -> Tensor:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from softknee._atlas.subject import Subject
 
     Line = Sequence[float | None]
 
@@ -36,6 +34,20 @@ DIVISORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 BESIDE = 1e-7
 # A step between neighbouring points is a jump where it is so much larger than those beside it.
 JUMP, VISIBLE_JUMP = 8.0, 0.05
+
+
+class Drawable(Protocol):
+    """A function of one number that can be plotted."""
+
+    @property
+    def kinks(self) -> Sequence[float]:
+        """Where it or a derivative jumps, ascending."""
+
+    def derivatives(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return value, first and second derivative."""
+
+    def backward(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Return what is differentiated in its place; None where that is the function."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Curves:
     divisor: int
 
 
-def curves_of(subject: Subject, points: int = POINTS) -> Curves:
+def curves_of(subject: Drawable, points: int = POINTS) -> Curves:
     """Return what the plots of an activation show.
 
     Args:
@@ -79,14 +91,15 @@ def curves_of(subject: Subject, points: int = POINTS) -> Curves:
     x = _positions(subject, reach, points)
     at = torch.tensor(x, dtype=torch.float64)
     value, slope, bend = (_gapped(y.tolist(), x) for y in subject.derivatives(at))
-    backward = subject.backward(at).tolist() if subject.spec.surrogate else None
+    backward = subject.backward(at)
     divisor = _divisor(slope, bend)
     scaled = [None if y is None else y / divisor for y in bend]
-    values = _value_range([*value, *(backward or [])], reach)
-    return Curves(reach, x, value, backward, slope, bend, values, _slope_range(slope, scaled), divisor)
+    replaced = None if backward is None else backward.tolist()
+    values = _value_range([*value, *(replaced or [])], reach)
+    return Curves(reach, x, value, replaced, slope, bend, values, _slope_range(slope, scaled), divisor)
 
 
-def reach_of(subject: Subject) -> float:
+def reach_of(subject: Drawable) -> float:
     """Return how far a plot must go to show what is going on, and how far it may go to show it clearly."""
     x = torch.arange(-REACHES[-1], REACHES[-1] + SPACING, SPACING, dtype=torch.float64)
     _, slope, bend = (y.nan_to_num(0.0, 0.0, 0.0) for y in subject.derivatives(x))
@@ -125,7 +138,7 @@ def _next(wanted: float) -> float:
     return next((reach for reach in REACHES if reach >= wanted * 0.999), REACHES[-1])
 
 
-def _positions(subject: Subject, reach: float, points: int) -> list[float]:
+def _positions(subject: Drawable, reach: float, points: int) -> list[float]:
     """Return evenly spaced positions, at kinks two close beside instead."""
     even = torch.linspace(-reach, reach, points, dtype=torch.float64).tolist()
     kinks, side = [kink for kink in subject.kinks if abs(kink) < reach], BESIDE * reach

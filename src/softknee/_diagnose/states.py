@@ -1,0 +1,196 @@
+"""In which states the units of a site are, concluded from its sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from softknee._diagnose.histogram import Histogram
+
+if TYPE_CHECKING:
+    from softknee._diagnose.sums import Sums
+
+NAMES = ("dead", "silent", "constant", "linear", "saturated", "dormant", "gradient_dormant")
+# Of a unit whose outputs vary by no more than this share of what is usual in its layer, or slopes of the largest one.
+CONSTANT = 1e-6
+STRAIGHT = 1e-3
+# What never happened in n samples happens in less than 1 - 0.05**(1/n) of all, with 95 % confidence.
+_CHANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a unit is said to be in a state.
+
+    Attributes:
+        dormant: Mean of |h|, or of |dL/dh|, in parts of the mean over the layer.
+        saturated: Share of slopes below a hundredth of the steepest.
+    """
+
+    dormant: float = 0.025
+    saturated: float = 0.95
+
+
+@dataclass(frozen=True)
+class State:
+    """How many units of a site are in a state.
+
+    Attributes:
+        count: Units.
+        share: Of all units.
+        n: Values of each unit that this is concluded from.
+        bound: 95 % upper bound on how often what was never seen happens.
+    """
+
+    count: int
+    share: float
+    n: int
+    bound: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain data."""
+        return dict(vars(self))
+
+
+def masks(sums: Sums, limits: Limits) -> dict[str, tuple[Tensor, int] | None]:
+    """Return which units are in which state, and how many values of each this is concluded from.
+
+    Args:
+        sums: In the memory of the CPU, of at least one value.
+        limits: From where on.
+
+    Returns:
+        By the name of the state; None where it cannot be said.
+    """
+    zero = sums.parts["h_counts"][1]
+    found: dict[str, tuple[Tensor, int] | None] = dict.fromkeys(NAMES)
+    found["silent"] = (zero == sums.n, sums.n)
+    spread = variance(sums, "h")
+    constant = spread <= CONSTANT * spread.mean()
+    found["constant"] = (constant, sums.n)
+    found["dormant"] = (_is_small(sums.parts["h_sums"][2], limits.dormant), sums.n)
+    if has_slopes(sums):
+        flat, low = sums.parts["slope_counts"]
+        least, most = -sums.parts["slope_edges"][0], sums.parts["slope_edges"][1]
+        dead = flat == sums.slopes
+        straight = most - least <= STRAIGHT * torch.maximum(most.abs(), least.abs())
+        found["dead"] = (dead, sums.slopes)
+        found["linear"] = (straight & ~dead & ~constant, sums.slopes)
+        found["saturated"] = (low >= limits.saturated * sums.slopes, sums.slopes)
+    if sums.gradients:
+        found["gradient_dormant"] = (_is_small(sums.parts["grad_sums"][0], limits.dormant), sums.gradients)
+    return found
+
+
+def state(mask: Tensor, n: int) -> State:
+    """Return how many units are in a state."""
+    count = int(mask.sum())
+    return State(count, count / len(mask), n, 1 - _CHANCE ** (1 / n))
+
+
+def has_slopes(sums: Sums) -> bool:
+    """Return whether each output had a slope."""
+    return sums.slopes > 0 and not sums.flat
+
+
+def variance(sums: Sums, side: str) -> Tensor:
+    """Return the variance of each unit's finite inputs (`"z"`) or outputs (`"h"`)."""
+    first, second = sums.parts[f"{side}_sums"][:2]
+    good = finite(sums, side)
+    spread: Tensor = second / good - (first / good) ** 2
+    return spread.clamp(min=0.0)
+
+
+def mean(sums: Sums, side: str) -> Tensor:
+    """Return the mean of each unit's finite inputs or outputs."""
+    found: Tensor = sums.parts[f"{side}_shift"][0] + sums.parts[f"{side}_sums"][0] / finite(sums, side)
+    return found
+
+
+def finite(sums: Sums, side: str) -> Tensor:
+    """Return how many finite inputs or outputs each unit had, at least 1."""
+    bad = sums.parts["z_bad"][0] if side == "z" else sums.parts["h_counts"][0]
+    seen: Tensor = (sums.inputs if side == "z" else sums.n) - bad
+    return seen.double().clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of all values of a site together.
+
+    Attributes:
+        mean: Mean.
+        std: Standard deviation.
+        q: Mean square.
+        kurtosis: Fourth central moment by the squared variance: 3 for a normal distribution; None for outputs.
+        minimum: Smallest.
+        maximum: Largest.
+    """
+
+    mean: float
+    std: float
+    q: float
+    kurtosis: float | None
+    minimum: float
+    maximum: float
+
+
+def moments(sums: Sums, side: str) -> Moments:
+    """Return the moments of a site's finite inputs or outputs."""
+    good = finite(sums, side)
+    bad = sums.parts["z_bad"][0] if side == "z" else sums.parts["h_counts"][0]
+    good = good * (bad < (sums.inputs if side == "z" else sums.n))
+    total = float(good.sum())
+    if not total:
+        return Moments(math.nan, math.nan, math.nan, None, math.nan, math.nan)
+    shift, powers = sums.parts[f"{side}_shift"][0], sums.parts[f"{side}_sums"]
+    centre = float((good * shift + powers[0]).sum()) / total
+    d = shift - centre
+    second = float((powers[1] + 2 * d * powers[0] + good * d**2).sum()) / total
+    kurtosis = None
+    if side == "z" and second > 0:
+        fourth = powers[3] + 4 * d * powers[2] + 6 * d**2 * powers[1] + 4 * d**3 * powers[0] + good * d**4
+        kurtosis = float(fourth.sum()) / total / second**2
+    seen = good > 0
+    least, most = -sums.parts[f"{side}_edges"][0][seen], sums.parts[f"{side}_edges"][1][seen]
+    second = max(second, 0.0)
+    return Moments(centre, math.sqrt(second), second + centre**2, kurtosis, float(least.min()), float(most.max()))
+
+
+def histogram(sums: Sums) -> Histogram:
+    """Return the histogram of a site's finite inputs."""
+    shift, first, second = sums.parts["z_shift"][0], *sums.parts["z_sums"][:2]
+    good = sums.inputs - sums.parts["z_bad"][0]
+    z = moments(sums, "z")
+    none = math.isnan(z.mean)
+    return Histogram(
+        tuple(sums.parts["cells"][0].tolist()),
+        math.inf if none else z.minimum,
+        -math.inf if none else z.maximum,
+        float((first + good * shift).sum()),
+        float((second + 2 * shift * first + good * shift**2).sum()),
+    )
+
+
+def linear_r2(sums: Sums) -> float | None:
+    """Return the share of the outputs' variance that one straight line for each unit explains.
+
+    None where shapes differ, something is not finite, or the outputs do not vary.
+    """
+    bad = int(sums.parts["z_bad"].sum() + sums.parts["h_counts"][0].sum())
+    if "zh" not in sums.parts or bad:
+        return None
+    z, h = sums.parts["z_sums"][0], sums.parts["h_sums"][0]
+    together = sums.parts["zh"][0] / sums.n - z * h / sums.n**2
+    before, after = variance(sums, "z"), variance(sums, "h")
+    total = float(after.sum())
+    explained = torch.where(before > 0, together**2 / before.clamp(min=torch.finfo(before.dtype).tiny), 0.0)
+    return min(1.0, float(explained.sum()) / total) if total > 0 else None
+
+
+def _is_small(sizes: Tensor, limit: float) -> Tensor:
+    return sizes <= limit * sizes.mean()

@@ -1,0 +1,200 @@
+"""The parts of a diagnosis: what measures each, and at which level."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from softknee._diagnose.structure import Outputs, edges
+from softknee._errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import nn
+
+    from softknee._diagnose.options import Options
+    from softknee._diagnose.task import Loss, Task
+
+# Samples for what costs more than a few passes.
+_CURVATURE, _LANDSCAPE, _KERNEL, _SIGNAL, _LIPSCHITZ = 512, 512, 64, 300, 64
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured.
+
+    Attributes:
+        model: The model.
+        raw: Its sample, as a loader yields it.
+        loss: As given.
+        task: All of it together.
+        options: What is known beside.
+        acts: What acts at the first site of each kind.
+    """
+
+    model: nn.Module
+    raw: list[Any]
+    loss: Loss
+    task: Task
+    options: Options
+    acts: Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part.
+
+    Attributes:
+        name: In words.
+        measure: Returns parts of the schema, given what was measured so far.
+    """
+
+    name: str
+    measure: Callable[[Measured, dict[str, Any]], dict[str, Any]]
+
+
+def steps(options: Options) -> Iterator[Step]:
+    """Yield the parts in the order in which they are measured.
+
+    Args:
+        options: Of the diagnosis.
+
+    Yields:
+        The parts.
+    """
+    yield Step("units of every site", _sites)
+    yield Step("signal from layer to layer", _signal)
+    yield Step("parameters of activations", _trainable)
+    if options.level == "quick":
+        return
+    yield Step("gradients of the parameters", _gradients)
+    yield Step("curvature", _curvature)
+    yield Step("loss landscape", _landscape)
+    yield Step("tangent kernel", _kernel)
+    yield Step("rank of the outputs", _rank)
+    yield Step("Lipschitz interval", _lipschitz)
+    yield Step("classes", _classification)
+    if options.level == "trial":
+        yield Step("trials", _trials)
+
+
+def _sites(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
+    """Also count, in the same pass, which outputs are finite."""
+    from softknee._diagnose.health import unit_health
+
+    outputs = Outputs()
+    handle = of.model.register_forward_hook(outputs)
+    loss = None if of.options.level == "quick" or not of.task.has_loss() else of.loss
+    try:
+        found = unit_health(of.model, of.raw, loss, samples=of.task.samples).to_dict()
+    finally:
+        handle.remove()
+    structure = {**data["structure"], "outputs_nonfinite": outputs.nonfinite(len(of.raw))}
+    return {"sites": found["sites"], "coverage": found["coverage"], "structure": structure}
+
+
+def _signal(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.signal import signal
+
+    found = signal(of.model, of.raw, samples=min(_SIGNAL, of.task.samples), seed=of.options.seed).to_dict()
+    return {"signal": {**found, "edges": edges(of.acts)}}
+
+
+def _trainable(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.trainable import trainable
+
+    return {"trainable": _shared(trainable(of.model, of.options.optimizer).to_dict(), data)}
+
+
+def _shared(rows: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return parameters of activations, as shared those that ran at several sites."""
+    runs = Counter(site["path"] for site in data["sites"] if site["how"] == "module")
+    return [{**one, "shared": one["shared"] or runs[one["path"]] > 1} for one in rows]
+
+
+def _gradients(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
+    """Also tell how large the gradients of activations are."""
+    from softknee._diagnose.gradients import gradient_flow
+    from softknee._diagnose.trainable import trainable
+
+    flow = gradient_flow(of.model, of.raw, of.loss, samples=of.task.samples)
+    parameters = trainable(of.model, of.options.optimizer, gradients=flow)
+    return {"gradients": flow.to_dict(), "trainable": _shared(parameters.to_dict(), data)}
+
+
+def _curvature(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.curvature import curvature
+
+    found = curvature(of.model, of.raw, of.loss, samples=min(_CURVATURE, of.task.samples), seed=of.options.seed)
+    return {"curvature": found.to_dict()}
+
+
+def _landscape(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.landscape import landscape
+
+    found = landscape(of.model, of.raw, of.loss, samples=min(_LANDSCAPE, of.task.samples), seed=of.options.seed)
+    return {"landscape": found.to_dict()}
+
+
+def _kernel(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    return {"kernel": _kernel_of(of, min(_KERNEL, of.task.samples))}
+
+
+def _kernel_of(of: Measured, count: int) -> dict[str, Any]:
+    """Return the kernel of as many samples as memory allows.
+
+    Raises:
+        UsageError: A few are too many, or the model has no kernel.
+    """
+    from softknee._diagnose.ntk import ntk
+
+    try:
+        return ntk(of.model, of.raw, samples=count).to_dict()
+    except UsageError:
+        if count <= _FEWEST:
+            raise
+    return _kernel_of(of, count // 2)
+
+
+def _rank(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.rank import rank
+
+    return {"rank": rank(of.model, of.raw, samples=of.task.samples).to_dict()}
+
+
+def _lipschitz(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.lipschitz import lipschitz
+
+    return {"lipschitz": lipschitz(of.model, of.raw, samples=min(_LIPSCHITZ, of.task.samples)).to_dict()}
+
+
+def _classification(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.classification import classification_report
+
+    try:
+        found = classification_report(of.model, of.raw, samples=of.task.samples)
+    except DataError:
+        return {}  # it is no classifier
+    return {"classification": found.to_dict()}
+
+
+def _trials(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
+    from softknee._diagnose.trial import trial
+
+    options = of.options
+    found = trial(
+        options.make_model or of.model,
+        of.raw,
+        of.loss,
+        lr=options.lr or 0.0,  # it was asked for
+        optimizer=options.kind if options.kind in {"adam", "adamw"} else "sgd",
+        momentum=options.momentum or 0.0,
+        budget=options.budget,
+        samples=of.task.samples,
+        seed=options.seed,
+        progress=options.progress,
+    )
+    return {"trials": found.to_dict(), "trials_about": found.about()}
