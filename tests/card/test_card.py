@@ -33,6 +33,15 @@ def test_options_and_parameters():
     assert card(create("swish", beta=0.3)).parameters["beta"] == pytest.approx(0.3, abs=1e-7)
 
 
+def test_activations_in_place():
+    x = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+    one = card(nn.ReLU(inplace=True))
+    assert one.gain == pytest.approx(math.sqrt(2), rel=1e-13)
+    assert one(x).tolist() == [0, 2]
+    assert x.tolist() == [-1, 2]
+    assert card(torch.relu_).kinks == one.kinks
+
+
 def test_channels_are_averaged():
     module = create("prelu", per_channel=2, slope=torch.tensor([0.0, 1.0]))
     one = card(module)
@@ -128,6 +137,7 @@ def test_curves_are_value_slope_and_second_derivative():
         (nn.GLU(), UsageError, "GLU cannot be evaluated in float64: Halving dimension must be even"),
         (nn.Linear(3, 3), UsageError, "Linear cannot be evaluated in float64"),
         (nn.Flatten(0), UsageError, r"Flatten is no function of single elements: of \(4, 1\) it made \(4,\)"),
+        (nn.PReLU(device="meta"), UsageError, "PReLU is on the meta device and has no values"),
         (lambda x: 1.0, UsageError, "it made float"),
         (lambda x: x.cumsum(0), UsageError, "its values depend on their order"),
     ],

@@ -10,6 +10,8 @@ from softknee._card.kinks import kinks_of
 from softknee._catalogue import CATALOGUE, create
 
 PLAIN = [spec for spec in CATALOGUE if spec.kind == "elementwise"]
+# One in five; the others take a while together.
+SOME = [pytest.param(spec, marks=[pytest.mark.slow] * bool(i % 5)) for i, spec in enumerate(PLAIN)]
 
 
 def found(activation):
@@ -52,7 +54,7 @@ def test_places_are_exact_and_sizes_right(a):
     assert not kink.declared
 
 
-@pytest.mark.parametrize("spec", PLAIN, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SOME, ids=lambda spec: spec.name)
 def test_found_kinks_agree_with_the_catalogue(spec):
     """Smooth ones have none; declared ones are found where a derivative jumps, and no other kinks of the slope are."""
     function = function_of(spec.name)

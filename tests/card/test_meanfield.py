@@ -143,8 +143,8 @@ def test_sigmoid_has_an_edge_at_large_variances_only():
     assert sigmoid.edge_of_chaos() is None
     assert sigmoid.edge_of_chaos(45.5) is None
     assert sigmoid.edge_of_chaos(45.7) == pytest.approx((103.1, 0.05), rel=0.02, abs=0.05)
-    assert "turn the variance 1 into 6.543 before any bias" in sigmoid.no_edge()
-    assert "There is one at variances of about 46.4" in sigmoid.no_edge()
+    assert "turn the variance 1 into more (6.543) before any bias is added" in sigmoid.no_edge()
+    assert sigmoid.no_edge().endswith("There is one at variances from 45.6 up.")
 
 
 def test_softplus_has_no_edge_at_all():
@@ -183,6 +183,12 @@ def test_fixed_points_are_found_stable_or_not():
     assert card("gelu").depth_scales(3.0, 0.06) is None
     (relu,) = card("relu").fixed_points(1.0, 0.1)
     assert relu.q == pytest.approx(0.2, rel=1e-12)
+
+
+@pytest.mark.parametrize("c", [0.9999, 0.999, 0.99])
+def test_the_map_of_a_fast_wave_is_resolved(c):
+    """`sin(30 x)`: the correlation behind it is `exp(-900 (1 - c))`."""
+    assert card("sine").correlation_map(c, 1.0) == pytest.approx(math.exp(-900 * (1 - c)), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gelu", "hardtanh", "selu"])

@@ -146,3 +146,17 @@ def test_the_module_and_the_random_state_stay_as_they_are():
 def test_the_variance_must_be_positive(q):
     with pytest.raises(UsageError, match=f"q must be a positive variance, got {q}"):
         moments(torch.relu, q=q)
+
+
+def test_the_mean_and_a_text():
+    q, mean = 2.0, -0.3
+    got = moments("relu", q=q, mean=mean)
+    at = mean / math.sqrt(q)
+    assert got.mean == pytest.approx(mean * cdf(at) + math.sqrt(q) * phi(at), rel=1e-13)
+    assert got.variance == pytest.approx(got.square - got.mean**2, rel=1e-15)
+    assert gain("gelu") == gain(create("gelu"))
+
+
+def test_what_has_no_single_elements_is_refused():
+    with pytest.raises(UsageError, match="Softmax is no function of single elements"):
+        moments(nn.Softmax(1))

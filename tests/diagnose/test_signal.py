@@ -330,6 +330,40 @@ def test_without_gradients_there_is_no_backward_ratio():
     assert found.chi_product is not None
 
 
+def test_layers_without_a_row_are_listed():
+    model = nn.Sequential(nn.Embedding(50, 64), Block(64), nn.utils.parametrizations.spectral_norm(nn.Linear(64, 8)))
+    model.idle = nn.Linear(2, 2)
+    found = signal(Skipping(model), [torch.randint(0, 50, (6, 12))])
+    assert found.left == (
+        ("inner.1.attention", "its weights are inside one function"),
+        ("inner.1.attention.out_proj", "it did not run by itself"),
+        ("inner.2", "its weights are computed from others, such as by spectral norm"),
+        ("inner.idle", "it did not run by itself"),
+    )
+
+
+class Skipping(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner[2](self.inner[1](self.inner[0](x)))
+
+
+def test_a_norm_that_is_written_out_is_a_norm():
+    class Written(nn.Module):
+        def forward(self, x):
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    model = nn.Sequential(draw(nn.Linear(100, 300), 9.0), Written(), draw(nn.Linear(300, 300), 2.0))
+    found = signal(model, [samples(cosine=0.3)])
+    last = found.layers[-1]
+    assert found.normed
+    assert (last.q_theory, last.cosine_theory) == pytest.approx((2, found.layers[0].cosine), rel=0.05)
+    assert not last.note
+
+
 def test_no_layer_no_theory():
     found = signal(nn.ReLU(), [samples()])
     assert found.layers == ()

@@ -167,7 +167,7 @@ def variance_figure(card: Card) -> Figure | None:
 def phase_figure(card: Card) -> Figure | None:
     """Return the edge of chaos in the plane of the two variances; None where there is none near the usual layers."""
     layers = [*settings(card), Setting("default", DEFAULT, 0.0, USUAL)]
-    most_w = max(2.0, *(1.6 * layer.sigma_w2 for layer in layers))
+    most_w = max(1.6 * layer.sigma_w2 for layer in layers)
     most_b = max(0.2, *(3 * layer.sigma_b2 for layer in layers))
     edges = [edge for edge in map(card.edge_of_chaos, VARIANCES) if edge is not None]
     line = [edge for edge in edges if edge.sigma_w2 <= most_w and edge.sigma_b2 <= most_b]

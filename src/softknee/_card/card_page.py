@@ -104,7 +104,6 @@ def comparison(cards: Sequence[Card]) -> Table:
             if name != "float16"
             for side in ("dead ≤", "dead ≥")
         ),
-        Column("smoothness", numeric=False),
     ]
     return Table(plural(len(cards), "activation"), columns, [_row(card) for card in cards], sortable=True)
 
@@ -259,7 +258,6 @@ def _row(card: Card) -> list[Cell]:
         _cell(card.linear_r2(), exact=False),
         _cell(card.lipschitz),
         *(_cell(end, 2) for limit in limits for end in (limit.low, limit.high)),
-        Cell(card.smoothness, "quiet"),
     ]
 
 

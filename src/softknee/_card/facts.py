@@ -31,7 +31,7 @@ def facts_of(card: Card) -> dict[str, str]:
         ),
         "Lipschitz": lipschitz_text(card),
         "gain": gain_text(card.gains),
-        "linear part": f"{100 * card.linear_r2():.2f} % of the output's variance, for standard normal inputs",
+        "linear part": linear_text(card.linear_r2()),
         "edge of chaos": edge_text(card),
         "self-normalising": normalising_text(card),
         "gradient ends": thresholds_text(card.thresholds),
@@ -43,6 +43,11 @@ def gain_text(found: Gain) -> str:
     """Return the gains as a sentence."""
     verdict = "" if found.valid else "; no valid match: no weight scale suits both directions"
     return f"forward {found.forward:.4f}, backward {found.backward:.4f}, chi {found.chi:.4f}{verdict}"
+
+
+def linear_text(share: float) -> str:
+    """Return the linear share of an output; empty for a constant, which has no variance."""
+    return "" if math.isnan(share) else f"{100 * share:.2f} % of the output's variance, for standard normal inputs"
 
 
 def smoothness_text(card: Card) -> str:

@@ -62,7 +62,7 @@ class Function:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate at points `(n,)` of any floating dtype, `(n, channels)`."""
-        return self.build(x.dtype)(x[:, None].expand(-1, self.channels))
+        return self.build(x.dtype)(x[:, None].expand(-1, self.channels).clone())
 
     def derivatives(self, x: Tensor, orders: int) -> tuple[Tensor, ...]:
         """Return the value and derivatives up to an order, as autograd takes them.
@@ -76,7 +76,8 @@ class Function:
         """
         with torch.enable_grad():
             at = x.detach()[:, None].expand(-1, self.channels).clone().requires_grad_(orders > 0)
-            found = [self.build(x.dtype)(at)]
+            # A copy, for activations that work in place.
+            found = [self.build(x.dtype)(at.clone())]
             for order in range(orders):
                 found.append(_slope(found[-1], at, further=order + 1 < orders))
         return tuple(one.detach() for one in found)
@@ -149,9 +150,15 @@ def _flat(subject: Subject, x: Tensor) -> Tensor:
 
 
 def _of_module(module: nn.Module, channels: int | None, name: str = "") -> Function:
-    """Return a module as it is now, in eval mode, evaluated by torch itself."""
+    """Return a module as it is now, in eval mode, evaluated by torch itself.
+
+    Raises:
+        UsageError: It has no values.
+    """
     spec = module.spec if isinstance(module, Activation) else None
     name = name or (spec.name if spec is not None else type(module).__name__)
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise UsageError(f"{name} is on the meta device and has no values; move it to one with memory")
     build = cache(partial(_in_dtype, copy.deepcopy(module)))
     if isinstance(module, Elementwise) and spec is not None:
         vectors = {param.name for param in spec.parameters if param.vector}
@@ -175,7 +182,7 @@ def _declared(spec: Spec, values: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def _in_dtype(module: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    copied = copy.deepcopy(module).to(dtype).eval().requires_grad_(requires_grad=False)
+    copied = copy.deepcopy(module).to("cpu", dtype).eval().requires_grad_(requires_grad=False)
 
     def evaluate(x: Tensor) -> Tensor:
         with engine("eager"):
@@ -222,7 +229,7 @@ def _looks_along_rows(function: Function, x: Tensor, values: Tensor) -> bool:
         return False
     try:
         with torch.no_grad():
-            twos = function.build(x.dtype)(x.view(2, 2))
+            twos = function.build(x.dtype)(x.clone().view(2, 2))
     except (RuntimeError, UsageError):
         # It has parameters for a single one.
         return False

@@ -228,10 +228,13 @@ class MeanField:
         reason = self._no_edge(q)
         if not reason or self._jumps:
             return reason
-        valid = [one for one, *moments in self._both if _edge(one, *moments) is not None]
-        if not valid:
+        valid = [_edge(*moments) is not None for moments in self._both]
+        if not any(valid):
             return f"{reason} It has none at any variance from 1e-8 to 1e6: normalise, or choose another activation."
-        return f"{reason} There is one at variances of about {min(valid):.3g} to {max(valid):.3g}."
+        first, last = valid.index(True), len(valid) - 1 - valid[::-1].index(True)
+        ends = [f"from {self._border(first - 1, first):.3g} up"] if first else []
+        ends += [f"up to {self._border(last, last + 1):.3g}"] if last + 1 < len(valid) else []
+        return f"{reason} There is one at variances {' and '.join(ends)}."
 
     def edge_rate(self, q: float = 1.0) -> EdgeRate | None:
         """Return how inputs become alike on the edge at a variance; None where there is no edge."""
@@ -280,9 +283,18 @@ class MeanField:
             sigma_w2 = 1 / rule.slope_square
             return (
                 f"weights that keep gradients (sigma_w2 = {sigma_w2:.4g}) turn the variance {q:g} into "
-                f"{sigma_w2 * rule.square:.4g} before any bias is added, so {name} has no edge of chaos there."
+                f"more ({sigma_w2 * rule.square:.4g}) before any bias is added, so {name} has no edge of chaos there."
             )
         return ""
+
+    def _border(self, low: int, high: int) -> float:
+        """Return the variance between two of the grid where the biases of the edge become 0."""
+
+        def left(q: float) -> float:
+            rule = integrate(self.function, q, kinks=self.breaks)
+            return q * rule.slope_square - rule.square
+
+        return root(left, GRID[low], GRID[high])
 
     @property
     def _jumps(self) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from softknee._card.function import Function
     from softknee._card.quadrature import Quadrature
 
-INNER, OUTER = 16, 16
+INNER, OUTER = 20, 16
 # Ends of the panels of the outer variable, in standard deviations; those of the inner one are a deviation apart.
 STEPS = (0.0, 1.0, 2.0, 3.0, 4.5, 6.5, 9.0)
 # Of a rule, panels narrower than usual show that a function changes fast; the finest ones, that it has a kink.

@@ -273,4 +273,5 @@ def _asymptote(function: Function, sign: float) -> Asymptote | None:
     # What is left falls like 1 / x, if not faster.
     near, far = rests[2].item(), rests[4].item()
     intercept = (far * OUT[4] - near * OUT[2]) / (OUT[4] - OUT[2])
-    return Asymptote(round(line, 9) + 0.0, round(intercept, 6) + 0.0)
+    # A formula that stops at the largest number of its dtype approaches no line.
+    return Asymptote(round(line, 9) + 0.0, round(intercept, 6) + 0.0) if math.isfinite(intercept) else None

@@ -130,8 +130,8 @@ class Bounds(Follower):
     def finish(self, outputs: Any) -> None:
         """Note what the model returned."""
         super().finish(outputs)
-        found = tensors_of(outputs)
-        self._returned = self._number(found[0]) if found else -1
+        found = first_output(outputs)
+        self._returned = -1 if found is None else self._number(found)
 
     def bound(self) -> tuple[float | None, str]:
         """Return the bound for the first output, None with the reason if there is none."""
@@ -292,6 +292,11 @@ class Bounds(Follower):
             return result
 
         return spectral_norm(function, args[places[0]].like.double(), self._generator)
+
+
+def first_output(outputs: Any) -> Tensor | None:
+    """Return the first tensor that a model returned, but for single numbers, such as a loss."""
+    return next((one for one in tensors_of(outputs) if one.dim()), None)
 
 
 def steepest(function: Function) -> float:

@@ -38,6 +38,7 @@ _CENTRED = {"layer_norm": 2, "group_norm": 2, "instance_norm": 3}
 _BATCH_NORM, _RMS_NORM = {"batch_norm": 3}, {"rms_norm": 2}
 _NORMS = _CENTRED | _BATCH_NORM | _RMS_NORM
 # What expressions that do the same multiply with or divide by.
+_SIZES = frozenset({"rsqrt", "sqrt"})
 _ROOTS = {"mul": {"rsqrt"}, "multiply": {"rsqrt"}, "div": {"sqrt"}, "true_divide": {"sqrt"}}
 
 
@@ -189,7 +190,10 @@ class Propagation:
         found = self._followed(node, inputs)
         if found is None:
             return self._measured(node.output, f"{node.name} before it")
-        notes = dict.fromkeys(one.note for one in inputs if one.note)
+        # What divides a tensor by its own size is part of a norm.
+        own = {number for number in node.inputs if number in self._nodes and self._nodes[number].name in _SIZES}
+        paired = zip(node.inputs, inputs, strict=True)
+        notes = dict.fromkeys(one.note for number, one in paired if one.note and number not in own)
         return replace(found, note=", ".join(notes))
 
     def _layer(self, node: Node) -> Expected:

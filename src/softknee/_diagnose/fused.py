@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from softknee._diagnose.slopes import slope_of
 from softknee._diagnose.sums import SHIFTS, Packed, Sums, by_unit, fetched, merged, wide
+from softknee._surgery.compose import replay
 from softknee._surgery.probe import TORCH
+from softknee._surgery.trace import Ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from softknee._diagnose.slopes import Function
+    from softknee._surgery.trace import Call
 
 
 @dataclass
@@ -57,10 +59,30 @@ class Common:
 
 
 def common(function: Function) -> Common | None:
-    """Return a function as one of several that are the same: modules of torch with the same options, no parameters."""
+    """Return a function as one of several that are the same, None if it has parameters or is of an unknown kind.
+
+    Modules of torch with the same options are the same, and calls of the same functions with the same numbers.
+    """
     if isinstance(function, nn.Module) and type(function) in TORCH and next(function.parameters(), None) is None:
         return Common(repr(function), function)
+    if isinstance(function, partial) and function.func is replay:
+        return _written(function, *function.args)
     return None
+
+
+def _written(function: Function, calls: Sequence[Call], source: int) -> Common | None:
+    """Return what calls compute, with tensors numbered from the input on; None if they take other tensors."""
+    numbers = {source: 0}
+    words = []
+    for call in calls:
+        given, _ = tree_flatten((call.arguments, call.keywords), is_leaf=lambda one: isinstance(one, Ref))
+        tensors = [one for one in given if isinstance(one, Ref | Tensor)]
+        if call.function is None or any(not isinstance(one, Ref) or one.number not in numbers for one in tensors):
+            return None
+        plain = [f"#{numbers[one.number]}" if isinstance(one, Ref) else repr(one) for one in given]
+        words.append(f"{call.function!r}({', '.join(plain)}, {sorted(call.keywords)})")
+        numbers[call.output] = len(numbers)
+    return Common("; ".join(words), function)
 
 
 @dataclass(frozen=True)
@@ -170,8 +192,10 @@ def collected(several: Sequence[Fused]) -> dict[str, Sums]:
         by_layout.setdefault(one.layout, []).append(one)
     found: dict[str, list[Sums]] = {}
     for alike in by_layout.values():
-        whole = merged([one.packed.sums() for one in alike]).packed()
-        for name, sums in Fused(alike[0].names, alike[0].widths, whole).sums():
+        first = alike[0]
+        if len(alike) > 1:
+            first = Fused(first.names, first.widths, merged([one.packed.sums() for one in alike]).packed())
+        for name, sums in first.sums():
             found.setdefault(name, []).append(sums)
     last = {name: width for one in several for name, width in zip(one.names, one.widths, strict=True)}
     return {name: merged([one for one in parts if one.units == last[name]]) for name, parts in found.items()}

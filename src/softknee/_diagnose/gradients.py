@@ -216,7 +216,8 @@ def _layers(model: nn.Module, sums: dict[str, Tensor], outputs: _Outputs) -> lis
 def _layer(
     name: str, parameter: nn.Parameter, module: nn.Module, first: bool, gradient: Tensor | None, outputs: _Outputs
 ) -> ParameterFlow:
-    counter, squares = (found.get(module) if first else None for found in (outputs.counters, outputs.squares))
+    counter = outputs.counters.get(module) if first else None
+    squares = outputs.squares.get(module) if first else None
     return ParameterFlow(
         path=name,
         module=type(module).__name__,

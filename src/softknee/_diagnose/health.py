@@ -134,10 +134,11 @@ def unit_health(
     """Measure in which states the units of all activations are, in evaluation mode.
 
     A unit is a channel or feature: an entry of the dimension that the layer before gives its outputs. Of convolutions
-    its values are those of all samples and positions. A unit is `silent` if its output is exactly 0 for all values,
-    `dead` if its slope is; `constant` if its output hardly varies; `linear` if its slope is the same, and not 0, for
-    all values; `saturated` if the slope is below a hundredth of the steepest for 95 % of them; `dormant` or
-    `gradient_dormant` if the mean of |h|, or of |dL/dh|, is small beside that of the layer.
+    its values are those of all samples and positions, or of some where a batch has more than 65,536 values. A unit is
+    `silent` if its output is exactly 0 for all values, `dead` if its slope is; `constant` if its output hardly varies;
+    `linear` if its slope is the same, and not 0, for all values; `saturated` if the slope is below a hundredth of the
+    steepest for 95 % of them; `dormant` or `gradient_dormant` if the mean of |h|, or of |dL/dh|, is small beside that
+    of the layer.
 
     The model, its modes, buffers, gradients and hooks and the random states are afterwards as before.
 
@@ -162,7 +163,7 @@ def unit_health(
     whole = task(model, loader, loss, samples=samples)
     found = look(whole.model, *_example(whole))
     targets = targets_of(found, whole.model)
-    observer = Observer(whole.model, targets, values=None, gradients=whole.has_loss())
+    observer = Observer(whole.model, targets, gradients=whole.has_loss())
     with preserved(whole.model), visible():
         try:
             observer.attach()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._surgery.layers import Follower
+from softknee._surgery.layers import Follower, Spread
 from softknee._surgery.observe import tensors_of
 from softknee._surgery.trace import unwrapped
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softknee._diagnose.task import Batch, Task
+    from softknee._surgery.layers import Layer
 
     Key = tuple[nn.Parameter, int]
 
@@ -137,6 +138,16 @@ class LayerSum:
         return central / variance**2 if variance > 0 else math.nan
 
 
+class _Unmeasured(Spread):
+    """Stands for statistics that are taken elsewhere."""
+
+    def add(self, x: Tensor) -> None:
+        """Do nothing."""
+
+
+_NOTHING = _Unmeasured()
+
+
 class LayerMeasure(Follower):
     """Measures the outputs of layers while the model runs, and their gradients when it has.
 
@@ -174,6 +185,12 @@ class LayerMeasure(Follower):
     def _look(self, x: Tensor) -> None:
         # Only layers are measured here.
         self._number(x)
+
+    def _layer(self, *call: Any) -> Layer | None:
+        layer = super()._layer(*call)
+        if layer is not None:
+            layer.spread = _NOTHING
+        return layer
 
     def finish(self, outputs: Any) -> None:
         """Go back from what the model returned."""

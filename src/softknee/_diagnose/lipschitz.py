@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._diagnose.bounds import Bounds
+from softknee._diagnose.bounds import Bounds, first_output
 from softknee._diagnose.distribution import finite
 from softknee._diagnose.preserve import preserved
 from softknee._diagnose.task import task
 from softknee._errors import UsageError
-from softknee._surgery.observe import observe, tensors_of
+from softknee._surgery.observe import observe
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _jacobian_norm(of: Task, batch: Batch, steps: int, generator: torch.Generato
         return None
     x = x.detach().requires_grad_()
     y = outputs_at(x)
-    if not y.requires_grad or y.shape[:1] != x.shape[:1]:
+    if y is None or not y.requires_grad or y.shape[:1] != x.shape[:1]:
         return None
     step = torch.finfo(x.dtype).eps ** (1 / 3) * _lengths(x).clamp_min(1.0)
     u = _unit(torch.randn(y.shape, generator=generator).to(y))
@@ -149,19 +149,22 @@ def _jacobian_norm(of: Task, batch: Batch, steps: int, generator: torch.Generato
         best = max(best, float(known.max()) if known.numel() else 0.0)
         with torch.no_grad():
             along = _unit(back) * step
-            u = _unit(outputs_at(x + along) - outputs_at(x - along))
+            ahead, behind = outputs_at(x + along), outputs_at(x - along)
+        if ahead is None or behind is None:
+            break
+        u = _unit(ahead - behind)
     return best
 
 
-def _input(of: Task, batch: Batch) -> tuple[Tensor | None, Callable[[Tensor], Tensor]]:
+def _input(of: Task, batch: Batch) -> tuple[Tensor | None, Callable[[Tensor], Tensor | None]]:
     """Return the input that is varied, and the first output as a function of it."""
     values = [*batch.inputs, *batch.keywords.values()]
     possible = [index for index, one in enumerate(values) if isinstance(one, Tensor) and one.is_floating_point()]
 
-    def at(x: Tensor) -> Tensor:
+    def at(x: Tensor) -> Tensor | None:
         changed = [x.clone() if index == possible[0] else one for index, one in enumerate(values)]
         count = len(batch.inputs)
-        return tensors_of(of.model(*changed[:count], **dict(zip(batch.keywords, changed[count:], strict=True))))[0]
+        return first_output(of.model(*changed[:count], **dict(zip(batch.keywords, changed[count:], strict=True))))
 
     return (values[possible[0]] if len(possible) == 1 else None), at
 

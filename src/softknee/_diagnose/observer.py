@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from softknee._diagnose.places import Picks, Target
 
-# Slopes of a site are computed for at most as many values of a batch.
-SLOPES = 65_536
+# Of a site, in one call, at most as many values are taken where all are wanted.
+MOST = 65_536
 
 
 @dataclass
@@ -59,7 +59,8 @@ class Observer:
     Args:
         model: The model that runs.
         targets: The places.
-        values: Of each unit, in one call, as many are taken; None for all.
+        values: Of each unit, in one call, at most as many are taken, to be summed later, all at once; None for as many
+            as all units together may have, 65,536, and to sum them right away.
         gradients: Whether to take the derivatives of what is differentiated by the outputs as well.
     """
 
@@ -140,6 +141,10 @@ class Observer:
         with torch.inference_mode(mode=False), torch.no_grad():
             return [*whole, *fuse(records, self._shifts)]
 
+    def forget(self) -> None:
+        """Forget what was observed since the last time."""
+        self._sums, self._records = {}, []
+
     @property
     def held(self) -> int:
         """How many inputs are held that were not summed yet."""
@@ -197,7 +202,7 @@ class Observer:
             held: list[Record | Sums] = [one for one in self._records if one.name == name]
             held += [one for key, one in self._sums.items() if key == (name, _units(output, axis))]
             if len(held) == 1:
-                self._follow(held[0], output, axis, picks_of(output, axis, self.values, self._turn))
+                self._follow(held[0], output, axis, picks_of(output, axis, self._most(output, axis), self._turn))
 
     # What happens at a place.
 
@@ -207,7 +212,7 @@ class Observer:
             return None
         with torch.inference_mode(mode=False), torch.no_grad(), _unseen(self._mode):
             axis = target.axis(x)
-            picks = picks_of(x, axis, self.values, self._turn)
+            picks = picks_of(x, axis, self._most(x, axis), self._turn)
             z = pick(x.detach(), picks)
             return Seen(target, name, z if picks else z.clone(), x.shape, axis, picks)
 
@@ -219,7 +224,7 @@ class Observer:
         with torch.inference_mode(mode=False), torch.no_grad(), _unseen(self._mode):
             same = output.shape == seen.shape
             axis = seen.axis if same else seen.target.axis(output)
-            picks = seen.picks if same else picks_of(output, axis, self.values, self._turn)
+            picks = seen.picks if same else picks_of(output, axis, self._most(output, axis), self._turn)
             h = pick(output.detach(), picks)
             if seen.name not in self.inputs:
                 self.inputs[seen.name] = (torch.empty_like(seen.z[:1] if seen.z.dim() else seen.z), seen.axis)
@@ -238,19 +243,19 @@ class Observer:
             if self.gradients and output.requires_grad:
                 self._follow(taker, output, axis, picks)
 
+    def _most(self, x: Tensor, axis: int | None) -> int:
+        return per_unit(x.shape, axis, MOST) if self.values is None else self.values
+
     def _slopes(self, seen: Seen) -> tuple[Tensor | Common | None, Tensor | None]:
         """Return slopes at the chosen inputs, or how to find them, and the steepest one; None where there are none."""
         target = seen.target
         if not target.has_slope:
             return None, None
-        # All of the few values of a training step.
-        most = per_unit(seen.z.shape, seen.axis, SLOPES) if self.values is None else None
-        z = pick(seen.z, picks_of(seen.z, seen.axis, most, self._turn))
         try:
             if seen.name not in self._steepest:
-                self._steepest[seen.name] = steepest(target.function, z, seen.axis)
+                self._steepest[seen.name] = steepest(target.function, seen.z, seen.axis)
             shared = None if self.values is None else common(target.function)
-            return shared or slope_of(target.function, z), self._steepest[seen.name]
+            return shared or slope_of(target.function, seen.z), self._steepest[seen.name]
         except Exception:  # anybody's function may raise anything at an input it was not made for
             return None, None
 

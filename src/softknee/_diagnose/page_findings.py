@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Findings = Sequence[Mapping[str, Any]]
 
 # Places listed for one rule, and rules that start unfolded.
-_PLACES, _OPEN = 12, 3
+_PLACES, _OPEN = 6, 3
 _LEAD = (
     "Worst first. Each has the number it rests on, why it matters, what to do, and how to see whether that helped. "
     "A rule is silenced by its name."

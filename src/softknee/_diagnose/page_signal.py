@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.page_words import name_cell, number_cell, short
+from softknee._diagnose.page_words import name_cell, number_cell, rough, short
 from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.page import Figure, Fold, Gallery, Key, Measure, Note, Section
 from softknee._report.ridge import Ridge, ridges
@@ -33,7 +33,7 @@ _PHASES = (
 _PLACES = (Key("He for ReLU", "main hue-4"), Key("PyTorch's default", "main hue-6"))
 _LARGE = (340.0, 210.0)
 # Tensors whose histograms are drawn; all of them are in the JSON.
-_RIDGES = 60
+_RIDGES = 32
 
 
 def signal_section(data: Mapping[str, Any]) -> Section | None:
@@ -62,7 +62,7 @@ def signal_section(data: Mapping[str, Any]) -> Section | None:
 def signal_measures(data: Mapping[str, Any]) -> list[Measure]:
     """Return the large numbers of the signal."""
     product = (data["signal"] or {}).get("chi_product")
-    return [] if product is None else [Measure(short(product), "", "product of χ over the layers")]
+    return [] if product is None else [Measure(rough(product), "", "product of χ over the layers")]
 
 
 def gradients_section(data: Mapping[str, Any]) -> Section | None:

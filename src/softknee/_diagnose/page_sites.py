@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ _BINS, _PIXEL = 44, 0.2
 # States in the order of the bars, with their colours.
 _STATES = (("dead", 1), ("silent", 4), ("saturated", 3), ("linear", 0))
 _WORDS = ("dead", "silent, not dead", "saturated, not dead", "always on one line")
+# Units in one of these states are listed, so many of them.
+_WORST = frozenset({"dead", "silent", "constant", "saturated"})
+_LISTED = 60
 # Bars that are shown without unfolding.
 _SHOWN = 24
 
@@ -46,7 +50,9 @@ def sites_section(data: Mapping[str, Any]) -> Section:
     sites = data["sites"]
     if not sites:
         return Section("sites", "Network", _LEAD, [Note("No site of an activation was seen.")])
-    return Section("sites", "Network", _LEAD, [_strip(data), *_bars(sites), *_raster(data), *_notes(sites)])
+    return Section(
+        "sites", "Network", _LEAD, [_strip(data), *_bars(sites), *_units(sites), *_raster(data), *_notes(sites)]
+    )
 
 
 def share(site: Site, state: str) -> float | None:
@@ -206,6 +212,39 @@ def _parts(site: Site) -> list[float | None]:
         room -= only or 0.0
         found.append(only)
     return found
+
+
+def _units(sites: Sequence[Site]) -> Iterator[Block]:
+    """Yield the worst units, of sites that have any, in the order of the sites."""
+    found = [(site, unit) for site in sites for unit in site.get("flagged") or () if _WORST & set(unit["states"])]
+    if not found:
+        return
+    # As many of each site as there is room for.
+    room = max(1, _LISTED // len({site["name"] for site, _ in found}))
+    taken: Counter[str] = Counter()
+    rows: list[list[Cell]] = []
+    for site, unit in found:
+        taken[site["name"]] += 1
+        if taken[site["name"]] <= room and len(rows) < _LISTED:
+            numbers = (unit.get(key) for key in ("mean", "std", "min", "max"))
+            rows.append(
+                [
+                    name_cell(site["name"]),
+                    number_cell(unit["unit"]),
+                    Cell(", ".join(unit["states"]).replace("_", " ")),
+                    share_cell(unit.get("firing")),
+                    *map(number_cell, numbers),
+                ]
+            )
+    columns = [
+        Column("Site", numeric=False),
+        Column("Unit"),
+        Column("States", numeric=False),
+        Column("Not 0", hint="percent of outputs that are not 0"),
+        *map(Column, ("Mean", "Standard deviation", "Smallest", "Largest")),
+    ]
+    table = Table("The worst units of each site, by their outputs", columns, rows, sortable=len(rows) > 1)
+    yield Fold("Single units", [table])
 
 
 def _raster(data: Mapping[str, Any]) -> Iterator[Block]:

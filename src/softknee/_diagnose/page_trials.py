@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.page_words import number_cell, short
+from softknee._diagnose.page_words import number_cell, share_cell, short
 from softknee._report.forest import Span, forest
 from softknee._report.page import Facts, Figure, Fold, Gallery, Note, Section
 from softknee._report.table import ABSENT, Cell, Column, Table, probability, signed
@@ -21,7 +21,7 @@ _LEAD = (
     "change at all with a new seed, whose difference is chance."
 )
 _NONE = (
-    "No trial was made. At level `trial` the model is trained for a short time with other activations, at three "
+    "No trial was made. At level trial the model is trained for a short time with other activations, at three "
     "learning rates, paired by seed, batch and initial weights, beside both controls."
 )
 _FIRST = (
@@ -82,13 +82,13 @@ def _table(trials: Sequence[Trial], about: Mapping[str, Any]) -> Table:
     score = "Loss" if about.get("metric") == "loss" else "Score"
     columns = [
         Column("Activation", numeric=False),
-        Column("Kind", numeric=False),
         Column("Rate", hint="best of the learning rates tried, chosen on other data"),
         Column(score),
         Column("Difference", hint="from the model as it is"),
         Column("95 % interval"),
         Column("p", hint="adjusted by Holm's method"),
         Column("Verdict", numeric=False),
+        Column("Over matched gain", hint="difference from the same activation at matched gain"),
         Column("Seeds"),
         Column("Cost", hint="time of a training step over that without a change"),
     ]
@@ -99,13 +99,13 @@ def _table(trials: Sequence[Trial], about: Mapping[str, Any]) -> Table:
         rows.append(
             [
                 Cell(one["activation"], kind="name"),
-                Cell(one["kind"], kind="quiet"),
-                number_cell(one.get("lr")),
+                _rate(one),
                 number_cell(one.get("score")),
                 Cell(signed(one.get("difference")), value=one.get("difference")),
                 Cell(ends),
                 Cell(probability(one.get("p")), value=one.get("p")),
                 Cell(verdict, kind=f"verdict {verdict.replace(' ', '-')}"),
+                _over(one.get("over_matched")),
                 number_cell(one.get("seeds")),
                 number_cell(one.get("cost")),
             ]
@@ -113,20 +113,41 @@ def _table(trials: Sequence[Trial], about: Mapping[str, Any]) -> Table:
     return Table("Trials", columns, rows)
 
 
+def _rate(one: Trial) -> Cell:
+    hint = "the smallest or largest one tried; a better one may lie beyond" if one.get("at_edge") else ""
+    return number_cell(one.get("lr"), kind="warning" if hint else "", hint=hint)
+
+
+def _over(found: Mapping[str, Any] | None) -> Cell:
+    if not found or found.get("difference") is None:
+        return Cell(ABSENT, kind="quiet")
+    kind = found["verdict"].replace(" ", "-")
+    return Cell(f"{signed(found['difference'])} {found['verdict']}", kind=f"verdict {kind}", value=found["difference"])
+
+
 def _screen(trials: Sequence[Trial]) -> Iterator[Block]:
     """Yield why the candidates were chosen."""
     found = [(one["activation"], one["screen"]) for one in trials if one.get("screen")]
-    if found:
-        keys = [key for key, value in found[0][1].items() if key != "activation" and not isinstance(value, dict | list)]
-        columns = [Column("Activation", numeric=False), *(Column(key.replace("_", " ")) for key in keys)]
-        rows = [[Cell(name, kind="name"), *(_plain(screen.get(key)) for key in keys)] for name, screen in found]
-        yield Fold("Why these: the screen by theory", [Table("By theory", columns, rows)])
-
-
-def _plain(value: Any) -> Cell:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return number_cell(value)
-    return Cell(str(value))
+    if not found:
+        return
+    columns = [
+        Column("Activation", numeric=False),
+        Column("Product of χ", hint="at matched gain and at the mean squares that the model's activations see"),
+        Column("No slope %", hint="inputs at which the gradient is exactly 0"),
+        Column("Linear R²", hint="share of the variance of the output that a line explains"),
+        Column("Cost", numeric=False),
+    ]
+    rows = [
+        [
+            Cell(name, kind="name"),
+            number_cell(screen.get("chi_product")),
+            share_cell(screen.get("zero")),
+            number_cell(screen.get("linear_r2")),
+            Cell(screen.get("cost") or ABSENT),
+        ]
+        for name, screen in found
+    ]
+    yield Fold("Why these: the screen by theory", [Table("By theory", columns, rows, sortable=len(rows) > 1)])
 
 
 def _about(about: Mapping[str, Any]) -> Iterator[Block]:

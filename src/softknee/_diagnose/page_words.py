@@ -23,6 +23,14 @@ def short(value: float | None, digits: int = 3) -> str:
     return tick_text(float(f"{value:.{digits}g}"))
 
 
+def rough(value: float) -> str:
+    """Return a number in at most six characters, for where it stands large."""
+    if value and not 0.01 <= abs(value) < 1000:
+        digits, _, power = f"{value:.0e}".partition("e")
+        return f"{digits}e{int(power)}".replace("-", "−")
+    return short(value, 2)
+
+
 def between(value: float | None, low: float | None, high: float | None) -> str:
     """Return a number with its interval, if it has one."""
     if value is None:

@@ -82,17 +82,15 @@ def targets_by_class(model: nn.Module) -> tuple[Target, ...]:
 Picks = tuple[tuple[int, "Tensor"], ...]
 
 
-def picks_of(x: Tensor, axis: int | None, most: int | None, turn: int) -> Picks:
+def picks_of(x: Tensor, axis: int | None, most: int, turn: int) -> Picks:
     """Return which entries of which dimensions to take, so that each unit has as many values as any other.
 
     Args:
         x: Of any shape.
         axis: Dimension of the units.
-        most: Values for each unit, None for all.
+        most: Values for each unit.
         turn: Others are taken at another turn.
     """
-    if most is None:
-        return ()
     return _picks(tuple(x.shape), axis, most, turn % _TURNS, x.device)
 
 

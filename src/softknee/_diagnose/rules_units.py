@@ -76,7 +76,7 @@ def of_structure(data: Mapping[str, Any]) -> Iterator[Evidence]:
     if share:
         yield Evidence("non-finite", "critical", "", f"{percent(share)} of the model's outputs are not finite.", share)
     layers = structure.get("layers") or 0
-    if not data["sites"] and layers > 1:
+    if structure.get("sites") == 0 and layers > 1:
         text = f"{plural(layers, 'layer')} with weights, and no activation was seen."
         yield Evidence("no-activation", "warn", "", text)
     yield from _before_loss(data, structure)

@@ -11,7 +11,8 @@ from softknee._errors import UsageError
 SCHEMA = 1
 # Digits kept of measured numbers: more than any of them is known to, and half the size on disk.
 DIGITS = 6
-_MANY = 16
+# Lists that are drawn, of which four digits are enough. Losses are not among them: their differences may be small.
+_CURVES = frozenset({"edges", "x", "y", "density", "low", "high", "cumulative", "cumulative_low", "cumulative_high"})
 LEVELS = ("quick", "full", "trial")
 SEVERITIES = ("critical", "warn", "info")
 # What a diagnosis of this schema has, and what stands where a part was not measured.
@@ -93,7 +94,7 @@ def plain(value: Any) -> Any:
 
 
 def compact(value: Any) -> Any:
-    """Return plain data in fewer characters: lists of many numbers to four digits, histograms without empty ends.
+    """Return plain data in fewer characters: points of curves to four digits, histograms without empty ends.
 
     Args:
         value: As `plain` returns it.
@@ -102,16 +103,19 @@ def compact(value: Any) -> Any:
         The same, smaller.
     """
     if isinstance(value, Mapping):
-        found = {key: compact(one) for key, one in value.items()}
+        found = {key: _shorter(key, one) for key, one in value.items()}
         edges, counts = found.get("edges"), found.get("counts")
         if isinstance(edges, list) and isinstance(counts, list) and len(counts) == len(edges) + 1:
             return {**found, **_trimmed(edges, counts)}
         return found
-    if isinstance(value, list):
-        if len(value) > _MANY:
-            return [float(f"{one:.4g}") if isinstance(one, float) else compact(one) for one in value]
-        return [compact(one) for one in value]
-    return value
+    return [compact(one) for one in value] if isinstance(value, list) else value
+
+
+def _shorter(name: str, value: Any) -> Any:
+    """Return what goes by a name, compact; the points of curves to fewer digits."""
+    if name in _CURVES and isinstance(value, list):
+        return [float(f"{one:.4g}") if isinstance(one, float) else compact(one) for one in value]
+    return compact(value)
 
 
 def _trimmed(edges: list[Any], counts: list[Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from softknee._card.propagation import gain
@@ -23,7 +24,7 @@ from softknee._surgery.observe import observe
 from softknee._surgery.trace import tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from softknee._diagnose.follow import Step
     from softknee._diagnose.layer_sums import Key
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from softknee._surgery.places import Site
 
 # Samples that are enough, and numbers in their inputs that are; each token counts as several.
-SAMPLES, ELEMENTS, TOKEN = 300, 2**18, 16
-# Samples by which the sites get their names.
-FEW = 8
+SAMPLES, ELEMENTS, TOKEN = 300, 2**17, 16
+_INSIDE = "its weights are inside one function"
+_COMPUTED = "its weights are computed from others, such as by spectral norm"
+_ASLEEP = "it did not run by itself"
+# Samples by which the sites get their names, and by which theory measures what it does not know.
+FEW, SOME = 8, 32
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Signal:
         residual: Whether branches are added.
         normed: Whether norms rescale the signal.
         refused: Why there is no theory, None if there is.
+        left: Paths of layers that have no row, with the reasons.
     """
 
     layers: tuple[LayerSignal, ...]
@@ -109,6 +114,7 @@ class Signal:
     residual: bool
     normed: bool
     refused: str | None = None
+    left: tuple[tuple[str, str], ...] = ()
 
     @property
     def chi_product(self) -> float | None:
@@ -134,6 +140,7 @@ class Signal:
             "residual": self.residual,
             "normed": self.normed,
             "refused": self.refused,
+            "left": [{"path": path, "reason": reason} for path, reason in self.left],
         }
 
 
@@ -148,7 +155,7 @@ def signal(
     not know, such as attention and pooling, it starts again, and says so. Trained weights are not random: where theory
     and measurement part, training has used that.
 
-    No more batches are used than have 2**18 numbers, as two of 64 small images do. The model runs in eval mode, but
+    No more batches are used than have 2**17 numbers, as one of 64 small images does. The model runs in eval mode, but
     batch norm uses the statistics of the batch, as in training: before that, its own are those of no data.
 
     Args:
@@ -181,14 +188,16 @@ def _measured(of: Task, *, seed: int = 0) -> Signal:
             _use_batch_statistics(of.model, batch.size)
             observe(of.model, batch.inputs, batch.keywords, observer=LayerMeasure(of, batch, sums, generator))
         first = batches[0]
-        _use_batch_statistics(of.model, first.size)
-        seen = SampleFollower(of.model, first.size)
-        observe(of.model, first.inputs, first.keywords, observer=seen)
-        found = look(of.model, *_few(first)).sites
+        size = min(first.size, SOME)
+        _use_batch_statistics(of.model, size)
+        seen = SampleFollower(of.model, size)
+        observe(of.model, *_cut(first, size), observer=seen)
+        found = look(of.model, *_cut(first, FEW)).sites
         theory = Propagation(seen, {key: (one.q, one.cosine) for key, one in sums.items()})
     rows = tuple(_row(step, theory, sums, found) for step in theory.steps)
     refused = None if rows else "no linear layer or convolution with weights of the model ran"
-    return Signal(rows, sum(batch.size for batch in batches), theory.residual, theory.normed, refused)
+    left = tuple(_left(of.model, seen))
+    return Signal(rows, sum(batch.size for batch in batches), theory.residual, theory.normed, refused, left)
 
 
 def _first(of: Task) -> list[Batch]:
@@ -207,11 +216,11 @@ def _elements(batch: Batch) -> int:
     return sum(one.numel() * (1 if one.is_floating_point() else TOKEN) for one in given)
 
 
-def _few(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a model is called with, cut to a few samples."""
+def _cut(batch: Batch, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a model is called with, cut to the first samples."""
 
     def cut(one: Any) -> Any:
-        return one[:FEW] if isinstance(one, Tensor) and one.dim() and len(one) == batch.size else one
+        return one[:size] if isinstance(one, Tensor) and one.dim() and len(one) == batch.size else one
 
     found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(cut, (batch.inputs, dict(batch.keywords)))
     return found
@@ -222,6 +231,15 @@ def _use_batch_statistics(model: nn.Module, size: int) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.training = size > 1
+
+
+def _left(model: nn.Module, seen: SampleFollower) -> Iterator[tuple[str, str]]:
+    """Yield the layers of torch whose weights were not seen at work, with the reasons."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+            yield path, _INSIDE
+        elif isinstance(module, nn.Linear | _ConvNd) and module._parameters.get("weight") not in seen.layers:
+            yield path, _COMPUTED if module._parameters.get("weight") is None else _ASLEEP
 
 
 def _row(step: Step, theory: Propagation, sums: dict[Key, LayerSum], found: Iterable[Site]) -> LayerSignal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,8 @@ from softknee._card.function import function_of
 from softknee._card.precision import thresholds
 from softknee._diagnose.fused import common
 from softknee._diagnose.histogram import EDGES
-from softknee._diagnose.slopes import curve_of
+from softknee._diagnose.slopes import curve_of, may_overwrite
 from softknee._diagnose.states import NAMES, Limits, State, has_slopes, linear_r2, masks, mean, moments, state, variance
-from softknee._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,10 +249,15 @@ def _ends(function: Function) -> Ends:
     own = function.parameters() if isinstance(function, nn.Module) else ()
     if any(parameter.numel() > 1 for parameter in own):
         return {}
+    safe = partial(_on_a_copy, function) if may_overwrite(function) else function
     try:
-        return {name: (one.low, one.high) for name, one in thresholds(function_of(function)).items()}
-    except UsageError:
+        return {name: (one.low, one.high) for name, one in thresholds(function_of(safe)).items()}
+    except Exception:  # anybody's function may raise anything in a dtype that it was not made for
         return {}
+
+
+def _on_a_copy(function: Function, x: Tensor) -> Tensor:
+    return function(x.clone())
 
 
 def beyond(sums: Sums, low: float | None, high: float | None) -> float:
@@ -263,7 +267,7 @@ def beyond(sums: Sums, low: float | None, high: float | None) -> float:
     z = moments(sums, "z")
     edges = [min(z.minimum, EDGES[0]), *EDGES, max(z.maximum, EDGES[-1])]
     found = 0.0
-    for count, left, right in zip(cells.tolist(), edges, edges[1:], strict=True):
+    for count, left, right in zip(cells.tolist(), edges[:-1], edges[1:], strict=True):
         if count:
             # Within a bin, and within what was seen, values are taken to lie evenly.
             start, end = max(left, z.minimum), min(right, z.maximum)

@@ -30,7 +30,7 @@ def slope_of(function: Function, x: Tensor) -> Tensor:
     with torch.enable_grad(), saved_tensors_hooks(_same, _same):
         x.requires_grad_()
         # A view would do for what overwrites its input, but not for what refuses to overwrite views of leaves.
-        output = call(x.clone() if _may_overwrite(function) else x)
+        output = call(x.clone() if may_overwrite(function) else x)
         if not output.requires_grad:
             return torch.zeros_like(x)
         (slope,) = torch.autograd.grad(output, x, torch.ones_like(output), allow_unused=True)
@@ -90,7 +90,8 @@ def _narrow(function: Function, grid: Tensor, axis: int | None) -> Tensor:
     return grid.narrow(axis, 0, 1).contiguous() if axis and same else grid
 
 
-def _may_overwrite(function: Function) -> bool:
+def may_overwrite(function: Function) -> bool:
+    """Return whether a function may overwrite its input."""
     return not isinstance(function, nn.Module) or bool(getattr(function, "inplace", False))
 
 

@@ -141,39 +141,31 @@ class Moments:
 
 def moments(sums: Sums, side: str) -> Moments:
     """Return the moments of a site's finite inputs or outputs."""
-    good = finite(sums, side)
-    bad = sums.parts["z_bad"][0] if side == "z" else sums.parts["h_counts"][0]
-    good = good * (bad < (sums.inputs if side == "z" else sums.n))
+    # By numpy, which takes less time for so few numbers.
+    names = (f"{side}_shift", f"{side}_sums", f"{side}_edges", "z_bad" if side == "z" else "h_counts")
+    (shift, *_), powers, edges, (bad, *_) = (sums.parts[name].numpy() for name in names)
+    good = (sums.inputs if side == "z" else sums.n) - bad
     total = float(good.sum())
     if not total:
         return Moments(math.nan, math.nan, math.nan, None, math.nan, math.nan)
-    shift, powers = sums.parts[f"{side}_shift"][0], sums.parts[f"{side}_sums"]
     centre = float((good * shift + powers[0]).sum()) / total
     d = shift - centre
-    second = float((powers[1] + 2 * d * powers[0] + good * d**2).sum()) / total
+    second = max(0.0, float((powers[1] + 2 * d * powers[0] + good * d**2).sum()) / total)
     kurtosis = None
     if side == "z" and second > 0:
         fourth = powers[3] + 4 * d * powers[2] + 6 * d**2 * powers[1] + 4 * d**3 * powers[0] + good * d**4
         kurtosis = float(fourth.sum()) / total / second**2
-    seen = good > 0
-    least, most = -sums.parts[f"{side}_edges"][0][seen], sums.parts[f"{side}_edges"][1][seen]
-    second = max(second, 0.0)
-    return Moments(centre, math.sqrt(second), second + centre**2, kurtosis, float(least.min()), float(most.max()))
+    low, high = edges.max(1).tolist()
+    return Moments(centre, math.sqrt(second), second + centre**2, kurtosis, -low, high)
 
 
 def histogram(sums: Sums) -> Histogram:
     """Return the histogram of a site's finite inputs."""
-    shift, first, second = sums.parts["z_shift"][0], *sums.parts["z_sums"][:2]
-    good = sums.inputs - sums.parts["z_bad"][0]
-    z = moments(sums, "z")
-    none = math.isnan(z.mean)
-    return Histogram(
-        tuple(sums.parts["cells"][0].tolist()),
-        math.inf if none else z.minimum,
-        -math.inf if none else z.maximum,
-        float((first + good * shift).sum()),
-        float((second + 2 * shift * first + good * shift**2).sum()),
-    )
+    z, counts = moments(sums, "z"), sums.parts["cells"][0].tolist()
+    count = sum(counts)
+    if not count:
+        return Histogram(tuple(counts), math.inf, -math.inf, 0.0, 0.0)
+    return Histogram(tuple(counts), z.minimum, z.maximum, z.mean * count, z.q * count)
 
 
 def linear_r2(sums: Sums) -> float | None:

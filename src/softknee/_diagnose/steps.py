@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from softknee._diagnose.structure import Outputs, edges
+from softknee._diagnose.verdict import SITES
 from softknee._errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # Samples for what costs more than a few passes.
 _CURVATURE, _LANDSCAPE, _KERNEL, _SIGNAL, _LIPSCHITZ = 512, 512, 64, 300, 64
 _FEWEST = 8
+# Units that are listed one by one, the worst of each site.
+_UNITS, _FEWEST_UNITS = 640, 4
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def steps(options: Options) -> Iterator[Step]:
     Yields:
         The parts.
     """
-    yield Step("units of every site", _sites)
+    yield Step(SITES, _sites)
     yield Step("signal from layer to layer", _signal)
     yield Step("parameters of activations", _trainable)
     if options.level == "quick":
@@ -92,6 +95,9 @@ def _sites(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
         found = unit_health(of.model, of.raw, loss, samples=of.task.samples).to_dict()
     finally:
         handle.remove()
+    most = max(_FEWEST_UNITS, _UNITS // max(len(found["sites"]), 1))
+    for site in found["sites"]:
+        site["flagged"] = site["flagged"][:most]
     structure = {**data["structure"], "outputs_nonfinite": outputs.nonfinite(len(of.raw))}
     return {"sites": found["sites"], "coverage": found["coverage"], "structure": structure}
 

@@ -72,6 +72,7 @@ def structure(task: Task, *, loss: bool) -> Structure:
     data = {
         "in_a_row": [[first.name, second.name] for first, second in seen.in_a_row],
         "at_output": [[site.kind, site.name] for site in seen.returned],
+        "sites": len(seen.sites) + sum(one.site is not None for one in seen.sites.unseen),
         "deterministic": _same(seen.outputs, again),
         "layers": sum(one.dim() > 1 for one in model.parameters()),
     }

@@ -16,6 +16,8 @@ SEVERITY_WORDS = {
     "warn": ("warning", "warnings"),
     "info": ("note", "notes"),
 }
+# The part without which nothing is known of units.
+SITES = "units of every site"
 _LINES = 10
 # Words that a finding's text may have on its line of the summary, in characters.
 _LONGEST = 150
@@ -51,6 +53,9 @@ def coverage_sentence(data: Mapping[str, Any]) -> str:
         The sentence.
     """
     unseen = data["coverage"]
+    reason = (data["method"].get("not_measured") or {}).get(SITES)
+    if reason:
+        return f"The units could not be measured: {reason}."
     if not unseen:
         return "All activations that ran were seen."
     first = unseen[0]

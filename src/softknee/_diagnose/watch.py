@@ -45,6 +45,7 @@ SPAN, POINTS = 5.0, 81
 # Parameters with more values are noted as minimum, mean and maximum.
 MOST_VALUES = 32
 _DISTRIBUTED = "parameters are sharded over processes; only activation modules are seen"
+_FAILED = "the activations could not be looked for; only activation modules are seen"
 
 
 class Watch:
@@ -64,18 +65,21 @@ class Watch:
         self.every = every
         self.gradients = gradients
         self.steps = 0
-        self.reset()
-        self._targets: tuple[Target, ...] | None = None
+        self._targets: tuple[Target, ...] = ()
         self._unseen: tuple[Unseen, ...] = ()
         self._observer: Observer | None = None
         self._handles: list[RemovableHandle] = []
         self._running = False
         self._looking = False
         self._step = 0
+        self.reset()
 
     def reset(self) -> None:
         """Forget what was seen; steps are counted on."""
         self.observed = 0
+        if self._observer is not None:
+            self._observer.forget()
+        self._is_new = False
         self._recent: deque[tuple[int, list[Fused]]] = deque()
         self._histories: dict[str, History] = {}
         self._values: dict[tuple[str, str], Values] = {}
@@ -126,7 +130,7 @@ class Watch:
         self._note()
         self._observer.attach()
         self._observer.open()
-        self._running = True
+        self._running = self._is_new = True
 
     def _after(self, *_: Any) -> None:
         # Hooks stay until the next run: a checkpoint may come back in the backward pass.
@@ -140,16 +144,18 @@ class Watch:
     def _look(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Observer:
         """Find the activations by a run of the model that leaves nothing behind."""
         self._looking = True
+        # What is sharded must not be run within its own run.
+        reason = _DISTRIBUTED if any(hasattr(one, "full_tensor") for one in self.model.parameters()) else ""
         try:
-            if any(hasattr(one, "full_tensor") for one in self.model.parameters()):
-                self._unseen = (Unseen("", _DISTRIBUTED),)
-                self._targets = targets_by_class(self.model)
-            else:
-                found = look(self.model, arguments, named)
-                self._unseen = found.sites.unseen
-                self._targets = targets_of(found, self.model)
+            found = None if reason else look(self.model, arguments, named)
+        except Exception as error:  # what a look cannot do must not end a training
+            found, reason = None, f"{_FAILED} ({type(error).__name__}: {error})"
         finally:
             self._looking = False
+        if found is None:
+            self._unseen, self._targets = (Unseen("", reason),), targets_by_class(self.model)
+        else:
+            self._unseen, self._targets = found.sites.unseen, targets_of(found, self.model)
         return Observer(self.model, self._targets, values=VALUES, gradients=self.gradients)
 
     def _collect(self) -> None:
@@ -157,8 +163,11 @@ class Watch:
         if self._observer is None or self._running:
             return
         self._observer.detach()
+        if not self._is_new:
+            return
+        self._is_new = False
         for (site, parameter), values in numbers(self._noted).items():
-            summary = len(values) > 1 and trained(self._targets or ())[site, parameter].numel() > MOST_VALUES
+            summary = len(values) > 1 and trained(self._targets)[site, parameter].numel() > MOST_VALUES
             self._values.setdefault((site, parameter), Values(site, parameter, summary)).add(self._step, values)
         self._noted = {}
         ends = self.observed % PERIOD == 0
@@ -184,12 +193,12 @@ class Watch:
 
     def _note(self) -> None:
         """Note the parameters of activations as a step begins."""
-        self._noted = {name: noted(one, MOST_VALUES) for name, one in trained(self._targets or ()).items()}
+        self._noted = {name: noted(one, MOST_VALUES) for name, one in trained(self._targets).items()}
 
     def _draw(self, step: int) -> None:
         """Note the shapes of activations with parameters."""
         x = torch.linspace(-SPAN, SPAN, POINTS)
-        for target in self._targets or ():
+        for target in self._targets:
             if target.module is None or not target.has_slope or not any(True for _ in target.module.parameters()):
                 continue
             like, axis = self._observer.inputs.get(target.name, (None, None)) if self._observer else (None, None)
@@ -210,9 +219,10 @@ class Watch:
         self._collect()
         self._sum()
         found = gathered(self._merged()) if together else self._merged()
-        targets = {target.name: target for target in self._targets or ()}
         return tuple(
-            SiteHealth(targets[name], sums, gradients=self.gradients) for name, sums in found.items() if name in targets
+            SiteHealth(target, found[target.name], gradients=self.gradients)
+            for target in self._targets
+            if target.name in found
         )
 
     def to_dict(self, *, together: bool = False) -> dict[str, Any]:
@@ -235,7 +245,7 @@ class Watch:
             "sites": [{**one.to_dict(), **self._histories.get(one.name, History()).to_dict()} for one in sites],
             "trainable": [one.to_dict() for one in self._values.values()],
             "shapes": {name: one.to_dict() for name, one in self._shapes.items()},
-            "coverage": coverage_of(self._targets or (), [site.name for site in sites], self._unseen),
+            "coverage": coverage_of(self._targets, [site.name for site in sites], self._unseen),
         }
 
     def summary(self, *, together: bool = False) -> str:

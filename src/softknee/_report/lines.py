@@ -35,6 +35,8 @@ MARKERS = {
 }
 
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 8.0, 10.0, 32.0
+# Width of a character of the numbers, in pixels.
+LETTER = 6.6
 # Wider panels take two columns of a gallery.
 COLUMN = 320.0
 # How far beyond the frame marks and strokes may reach, in pixels.
@@ -187,7 +189,9 @@ def _frame(x: Scale, y: Scale, axes: Axes) -> list[str]:
     below = y.start + 14
     chosen = [value for value in x.ticks() if not axes.whole or value == round(value)]
     shown = axes.x_ticks if axes.x_ticks is not None else [(value, tick_text(value)) for value in chosen]
-    parts += [label(x(position), below, text, anchor="middle") for position, text in shown]
+    # The last number must not leave the drawing.
+    middles = [min(x(position), x.end + RIGHT - LETTER * len(text) / 2) for position, text in shown]
+    parts += [label(place, below, text, anchor="middle") for place, (_, text) in zip(middles, shown, strict=True)]
     parts.append(element("path", d=f"M{x.start} {y.start}H{x.end}", class_="axis"))
     if axes.zero and x.holds(0):
         parts.append(element("path", d=f"M{x(0):.1f} {y.start}V{y.end}", class_="zero"))

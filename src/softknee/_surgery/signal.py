@@ -195,11 +195,8 @@ def _moments(acting: Acting, before: Signal, shape: Sequence[int], like: Tensor)
     function: Callable[[Tensor], Tensor] = module or partial(replay, acting.calls, acting.source)
     exact = function if module is None else copy.deepcopy(module).cpu().double()
     if _is_elementwise(exact):
-        # The mean by the same integrals: E[(f + 1)^2] = E[f^2] + 2 E[f] + 1.
-        q = max(before.variance, _SMALLEST)
-        square = moments(lambda x: exact(x + before.mean), q=q).square
-        shifted = moments(lambda x: exact(x + before.mean) + 1, q=q).square
-        mean = (shifted - square - 1) / 2
+        found = moments(exact, q=max(before.variance, _SMALLEST), mean=before.mean)
+        mean, square = found.mean, found.square
     else:
         mean, square = _sampled(copy.deepcopy(module) if module else function, before, shape, like)
     if not 0 < square < math.inf:

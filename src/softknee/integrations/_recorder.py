@@ -66,6 +66,7 @@ class ActivationRecorder:
         self.logger = logger
         self.together = together
         self._observer: Observer | None = None
+        self._is_recording = False
         self._parameters: dict[tuple[str, str], Tensor] = {}
         check_not_compiled(model, "record")
         if not targets_by_class(model):
@@ -108,23 +109,26 @@ class ActivationRecorder:
             return False
         targets = targets_by_class(self.model)
         self._parameters = {name: noted(one, 1) for name, one in trained(targets).items()}
-        self._observer = Observer(self.model, targets, values=VALUES)
+        # What was found out of the activations before still holds, if they are the same ones.
+        if self._observer is None or self._observer.targets != targets:
+            self._observer = Observer(self.model, targets, values=VALUES)
         self._observer.attach()
+        self._is_recording = True
         return True
 
     @property
     def is_recording(self) -> bool:
         """Whether a step is being recorded, or its recording pauses."""
-        return self._observer is not None
+        return self._is_recording
 
     def pause(self) -> None:
         """Take the hooks away; what was recorded is kept."""
-        if self._observer is not None:
+        if self._observer is not None and self._is_recording:
             self._observer.detach()
 
     def resume(self) -> None:
         """Go on with the next part of the step, such as another of the batches whose gradients it adds up."""
-        if self._observer is not None:
+        if self._observer is not None and self._is_recording:
             self._observer.attach()
 
     def end(self) -> dict[str, float | Histogram]:
@@ -133,7 +137,7 @@ class ActivationRecorder:
         Returns:
             The results by their tags; nothing if the step was not one to record.
         """
-        if self._observer is None:
+        if self._observer is None or not self._is_recording:
             return {}
         self._observer.detach()
         parameters, found = numbers(self._parameters), collected(to_cpu(self._observer.take()))
@@ -160,14 +164,15 @@ class ActivationRecorder:
 
     def cancel(self) -> None:
         """Take the hooks away and forget what was recorded."""
-        if self._observer is not None:
+        if self._observer is not None and self._is_recording:
             self._observer.detach()
-        self._observer = None
+            self._observer.forget()
+        self._is_recording = False
         self._parameters = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without a step that is being recorded."""
-        return {**self.__dict__, "_observer": None, "_parameters": {}}
+        return {**self.__dict__, "_observer": None, "_is_recording": False, "_parameters": {}}
 
 
 def scalars(values: dict[str, float | Histogram]) -> dict[str, float]:

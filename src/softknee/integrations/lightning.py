@@ -23,7 +23,7 @@ _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 class _Monitor:
     """Logs trained parameters and health of a model's activations at every n-th training batch.
 
-    Results are those of `softknee.integrations.ActivationRecorder`, of the batch of the first process. Numbers go to
+    Results are those of `softknee.integrations.ActivationRecorder`, of the batches of all processes. Numbers go to
     all loggers of the trainer, histograms to those of TensorBoard, under the step that Lightning counts.
 
     Args:
@@ -45,7 +45,7 @@ class _Monitor:
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Look for the activations, so that what is wrong is known before training."""
-        self._recorder = ActivationRecorder(pl_module, every=self.every)
+        self._recorder = ActivationRecorder(pl_module, every=self.every, together=trainer.world_size > 1)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Begin to record, if this batch is one to record."""

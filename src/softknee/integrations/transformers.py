@@ -136,7 +136,7 @@ def _restoring(initialize: Any) -> Any:
 class _Monitor:
     """Logs trained parameters and health of a model's activations at every n-th step of a `Trainer`.
 
-    Results are those of `softknee.integrations.ActivationRecorder`, of the batches of the first process. The numbers of
+    Results are those of `softknee.integrations.ActivationRecorder`, of the batches of all processes. The numbers of
     the last recorded step join the next logs of the trainer. Reporters see logs in the order of the callbacks, so the
     monitor comes first: `trainer.callback_handler.callbacks.insert(0, ActivationMonitor())`; one given as `callbacks=`
     adds to `trainer.state.log_history` and to what is printed, but not to what reporters got before it.
@@ -167,7 +167,7 @@ class _Monitor:
         if args.torch_compile:
             raise UsageError("activations of compiled models cannot be recorded; leave out torch_compile=True")
         self._latest = {}
-        self._recorder = ActivationRecorder(others["model"], every=self.every)
+        self._recorder = ActivationRecorder(others["model"], every=self.every, together=args.world_size > 1)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Begin to record, if this step is one to record."""
