@@ -1,8 +1,8 @@
 """What it costs to watch a training, to record one, and to measure the health of units.
 
 Training steps of the MLP 784-256-192-128-64-10 (batch 128) and of ResNet-20 (batch 64, random images) with ReLU and
-plain SGD. In each round, every variant runs a block of as many steps as lie between two observed ones, in another order
-each time, and is divided by the plain block of the same round; medians over the rounds, with quartiles. Times are those
+plain SGD. In each round, every variant runs a block of 50 steps (ResNet-20: 10), in another order each time, and is divided by
+the plain block of the same round; medians over the rounds, with quartiles. Times are those
 of the process, one thread. The health of units is divided by one run of the model in evaluation mode over the same
 samples.
 
@@ -71,11 +71,11 @@ def training(model: nn.Module, x: Tensor) -> Callable[[], None]:
     return step
 
 
-def variants(model: nn.Module, step: Callable[[], None], every: int) -> dict[str, Callable[[], None]]:
+def variants(model: nn.Module, step: Callable[[], None], every: int, steps: int) -> dict[str, Callable[[], None]]:
     """Return blocks of steps: plain, and with what is compared."""
 
     def plain() -> None:
-        for _ in range(every):
+        for _ in range(steps):
             step()
 
     def watched(gradients: bool) -> Callable[[], None]:
@@ -92,7 +92,7 @@ def variants(model: nn.Module, step: Callable[[], None], every: int) -> dict[str
     )
 
     def recorded() -> None:
-        for number in range(every):
+        for number in range(steps):
             assert recorder is not None
             with recorder.step(number):
                 step()
@@ -159,7 +159,8 @@ def main() -> None:
     for name, (model, x, fewer) in cases.items():
         step = training(model.train(), x)
         for every in (1, 10, 50) if fewer == 1 else (1, 10):
-            found = measured(variants(model, step, every), max(3, how.rounds // fewer // (1 if every < 50 else 2)))
+            blocks = variants(model, step, every, 50 if fewer == 1 else 10)
+            found = measured(blocks, max(3, how.rounds // fewer))
             rows += [[name, variant, every, shown(one)] for variant, one in found.items() if variant != "plain"]
     table(("model", "what", "every n-th step", "with / without (quartiles)"), rows)
     x = {"MLP": torch.randn(how.samples, WIDTHS[0]), "ResNet-20": torch.randn(how.samples, 3, 32, 32)}

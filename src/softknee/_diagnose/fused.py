@@ -158,7 +158,10 @@ def _fused(
     z = _joined([[one.z for one in group] for group in groups])
     h = _joined([[one.h for one in group] for group in groups])
     sums = Sums(parts=dict(shifts.get((names, widths), {})))
-    sums.add(wide(z), wide(h), None if len(names) == 1 else owners(widths, h.device), len(names))
+    # What is summed is about to be fetched, so that it does no harm to wait for one number more.
+    finite = bool((z.sum() + h.sum()).isfinite())
+    owner = None if len(names) == 1 else owners(widths, h.device)
+    sums.add(wide(z), wide(h), owner, len(names), finite=finite)
     shifts[names, widths] = {name: sums.parts[name] for name in SHIFTS}
     _add_slopes(sums, groups, z, widths)
     for turn in range(len(groups[0][0].gradients)):
