@@ -211,6 +211,22 @@ class Card(Theory):
             write_atomic(path, page)
         return page
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw value, slope and second derivative with matplotlib.
+
+        Args:
+            ax: A matplotlib `Axes` to draw into; those of a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+        """
+        from softknee._card.plot import plot
+
+        return plot(self, ax)
+
     def __repr__(self) -> str:
         lines = (f"  {name:<{WIDTH}}{fact}" for name, fact in self.facts.items())
         return "\n".join([f"Card of {self.name}", *lines])

@@ -1,8 +1,8 @@
 """softknee beside other libraries. Each is an optional extra, imported only where it is used.
 
-`softknee.integrations.transformers`, `.lightning` and `.tensorboard` hold what belongs to one of them, `.pretrained`
-saves and loads swapped models of transformers. `ActivationRecorder` records the activations of any training loop, and
-`JsonLines` writes that to a file.
+`softknee.integrations.transformers`, `.lightning`, `.tensorboard` and `.wandb` hold what belongs to one of them,
+`.pretrained` saves and loads swapped models of transformers. `ActivationRecorder` records the activations of any
+training loop, and `JsonLines` writes that to a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softknee._diagnose.histogram import Histogram
-    from softknee.integrations import lightning, pretrained, tensorboard, transformers
+    from softknee.integrations import lightning, pretrained, tensorboard, transformers, wandb
     from softknee.integrations._loggers import JsonLines, Logger
     from softknee.integrations._recorder import ActivationRecorder
 
@@ -22,7 +22,7 @@ _HOMES = {
     "JsonLines": "softknee.integrations._loggers",
     "Logger": "softknee.integrations._loggers",
 }
-_NAMESPACES = ("lightning", "pretrained", "tensorboard", "transformers")
+_NAMESPACES = ("lightning", "pretrained", "tensorboard", "transformers", "wandb")
 
 __all__ = [
     "ActivationRecorder",
@@ -33,6 +33,7 @@ __all__ = [
     "pretrained",
     "tensorboard",
     "transformers",
+    "wandb",
 ]
 
 
