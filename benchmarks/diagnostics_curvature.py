@@ -36,12 +36,12 @@ from torch.nn import functional as F
 
 from softknee._bench.resnet import build_resnet20
 from softknee._card.cost import interleaved, ratio
-from softknee._diagnose.density import spectrum
-from softknee._diagnose.hessian import hessian
-from softknee._diagnose.lanczos import lanczos
-from softknee._diagnose.spectra import ends, hessian_spectrum, krylov_runs
+from softknee._diagnose.curvature.density import spectrum
+from softknee._diagnose.curvature.hessian import hessian
+from softknee._diagnose.curvature.lanczos import lanczos
+from softknee._diagnose.curvature.spectra import ends, hessian_spectrum, krylov_runs
+from softknee._diagnose.curvature.trace import signs
 from softknee._diagnose.task import task
-from softknee._diagnose.trace import signs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

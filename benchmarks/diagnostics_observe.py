@@ -1,10 +1,9 @@
 """What it costs to watch a training, to record one, and to measure the health of units.
 
 Training steps of the MLP 784-256-192-128-64-10 (batch 128) and of ResNet-20 (batch 64, random images) with ReLU and
-plain SGD. In each round, every variant runs a block of 50 steps (ResNet-20: 10), in another order each time, and is divided by
-the plain block of the same round; medians over the rounds, with quartiles. Times are those
-of the process, one thread. The health of units is divided by one run of the model in evaluation mode over the same
-samples.
+plain SGD. In each round, every variant runs a block of 50 steps (ResNet-20: 10), in another order each time, and is
+divided by the plain block of the same round; medians over the rounds, with quartiles. Times are those of the process,
+one thread. The health of units is divided by one run of the model in evaluation mode over the same samples.
 
 Usage: python benchmarks/diagnostics_observe.py [--rounds 41] [--samples 512]
 """

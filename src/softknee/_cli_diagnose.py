@@ -63,7 +63,7 @@ def diagnose(
 ) -> None:
     """Measure how the activations of a model do on its data, say what to do about it, and write a report."""
     if explain is not None:
-        from softknee._diagnose.explain import explain as rule_text
+        from softknee._diagnose.rules.explain import explain as rule_text
 
         console.print(rule_text(explain), markup=False, highlight=False, soft_wrap=True)
         return

@@ -10,23 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softknee._diagnose.claims import Claim, claims
-    from softknee._diagnose.classification import ClassificationReport, classification_report
-    from softknee._diagnose.curvature import Curvature, curvature
-    from softknee._diagnose.density import Spectrum
-    from softknee._diagnose.directions import filter_normalised, towards
-    from softknee._diagnose.dynamics import Diffusion, fokker_planck, langevin, prelu_student
-    from softknee._diagnose.dynamics_demo import DynamicsDemo, activation_potential, dynamics_demo
-    from softknee._diagnose.gauss_newton import Split
-    from softknee._diagnose.gradients import GradientFlow, gradient_flow
-    from softknee._diagnose.health import Health, unit_health
-    from softknee._diagnose.landscape import Landscape, landscape
-    from softknee._diagnose.lipschitz import Lipschitz, lipschitz
-    from softknee._diagnose.ntk import Kernel, ntk
-    from softknee._diagnose.rank import Rank, rank
-    from softknee._diagnose.screen import Screening, screen
-    from softknee._diagnose.signal import Signal, signal
-    from softknee._diagnose.spectra import (
+    from softknee._diagnose.claims.ledger import Claim, claims
+    from softknee._diagnose.curvature.curvature import Curvature, curvature
+    from softknee._diagnose.curvature.density import Spectrum
+    from softknee._diagnose.curvature.directions import filter_normalised, towards
+    from softknee._diagnose.curvature.gauss_newton import Split
+    from softknee._diagnose.curvature.landscape import Landscape, landscape
+    from softknee._diagnose.curvature.ntk import Kernel, ntk
+    from softknee._diagnose.curvature.spectra import (
         Eigenvalues,
         Xi,
         hessian_eigenvalues,
@@ -37,65 +28,74 @@ if TYPE_CHECKING:
         lr_limit,
         xi,
     )
-    from softknee._diagnose.trace import Interval, Probed
-    from softknee._diagnose.trainable import Trainable, trainable
+    from softknee._diagnose.curvature.trace import Interval, Probed
+    from softknee._diagnose.dynamics.demo import DynamicsDemo, activation_potential, dynamics_demo
+    from softknee._diagnose.dynamics.dynamics import Diffusion, fokker_planck, langevin, prelu_student
+    from softknee._diagnose.flow.classification import ClassificationReport, classification_report
+    from softknee._diagnose.flow.gradients import GradientFlow, gradient_flow
+    from softknee._diagnose.flow.lipschitz import Lipschitz, lipschitz
+    from softknee._diagnose.flow.rank import Rank, rank
+    from softknee._diagnose.flow.signal import Signal, signal
+    from softknee._diagnose.flow.trainable import Trainable, trainable
+    from softknee._diagnose.health import Health, unit_health
     from softknee._diagnose.trajectory import Trajectories, trajectories
-    from softknee._diagnose.trial import trial
-    from softknee._diagnose.trials import Trials
+    from softknee._diagnose.trial.screen import Screening, screen
+    from softknee._diagnose.trial.trial import trial
+    from softknee._diagnose.trial.trials import Trials
     from softknee._diagnose.watch import Watch
 
 _HOMES = {
-    "Claim": "softknee._diagnose.claims",
-    "ClassificationReport": "softknee._diagnose.classification",
-    "Curvature": "softknee._diagnose.curvature",
-    "Diffusion": "softknee._diagnose.dynamics",
-    "DynamicsDemo": "softknee._diagnose.dynamics_demo",
-    "Eigenvalues": "softknee._diagnose.spectra",
-    "GradientFlow": "softknee._diagnose.gradients",
+    "Claim": "softknee._diagnose.claims.ledger",
+    "ClassificationReport": "softknee._diagnose.flow.classification",
+    "Curvature": "softknee._diagnose.curvature.curvature",
+    "Diffusion": "softknee._diagnose.dynamics.dynamics",
+    "DynamicsDemo": "softknee._diagnose.dynamics.demo",
+    "Eigenvalues": "softknee._diagnose.curvature.spectra",
+    "GradientFlow": "softknee._diagnose.flow.gradients",
     "Health": "softknee._diagnose.health",
-    "Interval": "softknee._diagnose.trace",
-    "Kernel": "softknee._diagnose.ntk",
-    "Landscape": "softknee._diagnose.landscape",
-    "Lipschitz": "softknee._diagnose.lipschitz",
-    "Probed": "softknee._diagnose.trace",
-    "Rank": "softknee._diagnose.rank",
-    "Screening": "softknee._diagnose.screen",
-    "Signal": "softknee._diagnose.signal",
-    "Spectrum": "softknee._diagnose.density",
-    "Split": "softknee._diagnose.gauss_newton",
-    "Trainable": "softknee._diagnose.trainable",
+    "Interval": "softknee._diagnose.curvature.trace",
+    "Kernel": "softknee._diagnose.curvature.ntk",
+    "Landscape": "softknee._diagnose.curvature.landscape",
+    "Lipschitz": "softknee._diagnose.flow.lipschitz",
+    "Probed": "softknee._diagnose.curvature.trace",
+    "Rank": "softknee._diagnose.flow.rank",
+    "Screening": "softknee._diagnose.trial.screen",
+    "Signal": "softknee._diagnose.flow.signal",
+    "Spectrum": "softknee._diagnose.curvature.density",
+    "Split": "softknee._diagnose.curvature.gauss_newton",
+    "Trainable": "softknee._diagnose.flow.trainable",
     "Trajectories": "softknee._diagnose.trajectory",
-    "Trials": "softknee._diagnose.trials",
+    "Trials": "softknee._diagnose.trial.trials",
     "Watch": "softknee._diagnose.watch",
-    "Xi": "softknee._diagnose.spectra",
-    "activation_potential": "softknee._diagnose.dynamics_demo",
-    "claims": "softknee._diagnose.claims",
-    "classification_report": "softknee._diagnose.classification",
-    "curvature": "softknee._diagnose.curvature",
-    "dynamics_demo": "softknee._diagnose.dynamics_demo",
-    "filter_normalised": "softknee._diagnose.directions",
-    "fokker_planck": "softknee._diagnose.dynamics",
-    "gradient_flow": "softknee._diagnose.gradients",
-    "hessian_eigenvalues": "softknee._diagnose.spectra",
-    "hessian_spectrum": "softknee._diagnose.spectra",
-    "hessian_split": "softknee._diagnose.spectra",
-    "hessian_trace": "softknee._diagnose.spectra",
-    "hvp": "softknee._diagnose.spectra",
-    "landscape": "softknee._diagnose.landscape",
-    "langevin": "softknee._diagnose.dynamics",
-    "lipschitz": "softknee._diagnose.lipschitz",
-    "lr_limit": "softknee._diagnose.spectra",
-    "ntk": "softknee._diagnose.ntk",
-    "prelu_student": "softknee._diagnose.dynamics",
-    "rank": "softknee._diagnose.rank",
-    "screen": "softknee._diagnose.screen",
-    "signal": "softknee._diagnose.signal",
-    "towards": "softknee._diagnose.directions",
-    "trainable": "softknee._diagnose.trainable",
+    "Xi": "softknee._diagnose.curvature.spectra",
+    "activation_potential": "softknee._diagnose.dynamics.demo",
+    "claims": "softknee._diagnose.claims.ledger",
+    "classification_report": "softknee._diagnose.flow.classification",
+    "curvature": "softknee._diagnose.curvature.curvature",
+    "dynamics_demo": "softknee._diagnose.dynamics.demo",
+    "filter_normalised": "softknee._diagnose.curvature.directions",
+    "fokker_planck": "softknee._diagnose.dynamics.dynamics",
+    "gradient_flow": "softknee._diagnose.flow.gradients",
+    "hessian_eigenvalues": "softknee._diagnose.curvature.spectra",
+    "hessian_spectrum": "softknee._diagnose.curvature.spectra",
+    "hessian_split": "softknee._diagnose.curvature.spectra",
+    "hessian_trace": "softknee._diagnose.curvature.spectra",
+    "hvp": "softknee._diagnose.curvature.spectra",
+    "landscape": "softknee._diagnose.curvature.landscape",
+    "langevin": "softknee._diagnose.dynamics.dynamics",
+    "lipschitz": "softknee._diagnose.flow.lipschitz",
+    "lr_limit": "softknee._diagnose.curvature.spectra",
+    "ntk": "softknee._diagnose.curvature.ntk",
+    "prelu_student": "softknee._diagnose.dynamics.dynamics",
+    "rank": "softknee._diagnose.flow.rank",
+    "screen": "softknee._diagnose.trial.screen",
+    "signal": "softknee._diagnose.flow.signal",
+    "towards": "softknee._diagnose.curvature.directions",
+    "trainable": "softknee._diagnose.flow.trainable",
     "trajectories": "softknee._diagnose.trajectory",
-    "trial": "softknee._diagnose.trial",
+    "trial": "softknee._diagnose.trial.trial",
     "unit_health": "softknee._diagnose.health",
-    "xi": "softknee._diagnose.spectra",
+    "xi": "softknee._diagnose.curvature.spectra",
 }
 
 __all__ = [

@@ -9,8 +9,8 @@ from softknee._atlas.characteristics import CLASSIC, mean_of, row_of
 from softknee._atlas.claims import claims_of, figure, kinks_text, range_of
 from softknee._atlas.corrections import corrections
 from softknee._atlas.facts import CHEAP, DEAR, adaptation, cost_class, entry_of
-from softknee._card.subject import Subject
 from softknee._atlas.usage import facts_text, snippet
+from softknee._card.subject import Subject
 from softknee._catalogue import CATALOGUE, get
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import random
 
-from softknee._diagnose.rules import THRESHOLDS, findings
+from softknee._diagnose.rules.rules import THRESHOLDS, findings
 from softknee._diagnose.schema import SCHEMA, checked, compact, plain
 
 HOSTILE = "layers.</script><img src=x onerror=alert(1)>"

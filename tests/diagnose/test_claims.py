@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softknee import _cli
-from softknee._diagnose.claims import PARTLY, UNSUPPORTED, WRONG, claims
+from softknee._diagnose.claims.ledger import PARTLY, UNSUPPORTED, WRONG, claims
 from softknee._errors import UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
@@ -34,7 +34,7 @@ def test_a_claim_that_nothing_can_be_computed_for_says_where_it_was_looked_for()
 
 
 def test_the_page_is_the_ledger():
-    # python -c "from softknee._diagnose.claims import claims; print(claims().to_markdown(), end='')"
+    # python -c "from softknee._diagnose.claims.ledger import claims; print(claims().to_markdown(), end='')"
     table = PAGE.read_text().split("<!-- ledger -->\n")[1]
     assert table.strip() == LEDGER.to_markdown().strip()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from softknee._diagnose.classification import Confusion, classification_report
+from softknee._diagnose.flow.classification import Confusion, classification_report
 from softknee._errors import DataError
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from softknee._diagnose.curvature import curvature
-from softknee._diagnose.spectra import (
+from softknee._diagnose.curvature.curvature import curvature
+from softknee._diagnose.curvature.spectra import (
     EXACT,
     hessian_eigenvalues,
     hessian_spectrum,

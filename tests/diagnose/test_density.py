@@ -8,9 +8,9 @@ import torch
 from curved import dense, drawn, normal
 from torch import nn
 
-from softknee._diagnose.density import SMOOTHING, STRAIGHT, spectrum
-from softknee._diagnose.lanczos import Krylov, lanczos
-from softknee._diagnose.spectra import exact_run, hessian_spectrum
+from softknee._diagnose.curvature.density import SMOOTHING, STRAIGHT, spectrum
+from softknee._diagnose.curvature.lanczos import Krylov, lanczos
+from softknee._diagnose.curvature.spectra import exact_run, hessian_spectrum
 
 
 def test_t18_softmax_at_zero_logits_has_the_spectrum_of_the_inputs():

@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_numbers(full):
 
 
 def test_a_part_that_fails_is_a_note_and_not_the_end(monkeypatch):
-    from softknee._diagnose import signal
+    from softknee._diagnose.flow import signal
 
     def broken(*_, **__):
         raise RuntimeError("no signal today")

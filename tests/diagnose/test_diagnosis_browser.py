@@ -7,8 +7,8 @@ import json
 import pytest
 from fabricate_diagnosis import HOSTILE, diagnosis
 
-from softknee._diagnose.page import page
-from softknee._diagnose.verdict import verdict
+from softknee._diagnose.page.page import page
+from softknee._diagnose.page.verdict import verdict
 
 pytestmark = pytest.mark.browser
 SIZES = {"wide": {"width": 1100, "height": 900}, "narrow": {"width": 380, "height": 800}}

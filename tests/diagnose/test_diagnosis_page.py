@@ -10,11 +10,11 @@ import re
 import pytest
 from fabricate_diagnosis import HOSTILE, diagnosis, distribution
 
-from softknee._diagnose.page import page
-from softknee._diagnose.page_sites import mini
-from softknee._diagnose.page_words import rough
+from softknee._diagnose.page.page import page
+from softknee._diagnose.page.sites import mini
+from softknee._diagnose.page.verdict import verdict
+from softknee._diagnose.page.words import rough
 from softknee._diagnose.schema import SCHEMA, compact, plain
-from softknee._diagnose.verdict import verdict
 
 SECTIONS = ("findings", "sites", "signal", "gradients", "trainable", "curvature", "results", "trials", "method")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fabricate_diagnosis import diagnosis
 
-from softknee._diagnose.explain import RULES
-from softknee._diagnose.rules import THRESHOLDS
+from softknee._diagnose.rules.explain import RULES
+from softknee._diagnose.rules.rules import THRESHOLDS
 from softknee._diagnose.run import diagnose
 
 PAGE = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text("utf-8")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from softknee._diagnose.dynamics import fokker_planck, langevin, prelu_student
-from softknee._diagnose.dynamics_demo import activation_potential, dynamics_demo
+from softknee._diagnose.dynamics.demo import activation_potential, dynamics_demo
+from softknee._diagnose.dynamics.dynamics import fokker_planck, langevin, prelu_student
 from softknee._errors import UsageError
 
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
-from softknee._diagnose.gauss_newton import along
-from softknee._diagnose.hessian import hessian
-from softknee._diagnose.spectra import hessian_split
+from softknee._diagnose.curvature.gauss_newton import along
+from softknee._diagnose.curvature.hessian import hessian
+from softknee._diagnose.curvature.spectra import hessian_split
 from softknee._errors import UsageError
 
 X, Y = sample()

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from softknee._diagnose.distribution import Counter, distribution
-from softknee._diagnose.gradients import gradient_flow
+from softknee._diagnose.flow.distribution import Counter, distribution
+from softknee._diagnose.flow.gradients import gradient_flow
 from softknee._errors import UsageError
 from softknee.nn import Swish
 

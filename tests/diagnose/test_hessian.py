@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
-from softknee._diagnose.hessian import hessian
+from softknee._diagnose.curvature.hessian import hessian
 from softknee._diagnose.task import task
 from softknee._errors import UsageError
 

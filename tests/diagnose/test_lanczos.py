@@ -5,9 +5,9 @@ import pytest
 import torch
 from curved import normal
 
-from softknee._diagnose import lanczos as module
-from softknee._diagnose.lanczos import lanczos
-from softknee._diagnose.trace import signs
+from softknee._diagnose.curvature import lanczos as module
+from softknee._diagnose.curvature.lanczos import lanczos
+from softknee._diagnose.curvature.trace import signs
 from softknee._errors import UsageError
 
 

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from softknee._diagnose.directions import filter_normalised, given_direction, orthogonal_to, random_direction, towards
-from softknee._diagnose.landscape import landscape
+from softknee._diagnose.curvature.directions import (
+    filter_normalised,
+    given_direction,
+    orthogonal_to,
+    random_direction,
+    towards,
+)
+from softknee._diagnose.curvature.landscape import landscape
 from softknee._errors import DataError, UsageError
 
 

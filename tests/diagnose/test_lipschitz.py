@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from softknee._card.function import function_of
-from softknee._diagnose.bounds import spectral_norm, steepest
-from softknee._diagnose.lipschitz import lipschitz
+from softknee._diagnose.flow.bounds import spectral_norm, steepest
+from softknee._diagnose.flow.lipschitz import lipschitz
 from softknee._errors import UsageError
 
 

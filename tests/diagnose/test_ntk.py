@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from softknee._card.kernel import kernel
-from softknee._diagnose import ntk as module
-from softknee._diagnose.ntk import ntk
+from softknee._diagnose.curvature import ntk as module
+from softknee._diagnose.curvature.ntk import ntk
 from softknee._errors import UsageError
 
 
@@ -87,8 +87,8 @@ def test_t23_three_layers_of_width_1024_agree_with_the_recursion(name):
         model = nn.Sequential(layers[0], Layer(), layers[1], Layer(), layers[2])
         draws.append(ntk(model, x).values)
     stacked = torch.stack(draws)
-    # Entries of one kernel hang together, so it is judged by its trace and its sum. All ten comparisons of five functions
-    # pass together in 95 % of all experiments if each may miss by 3.5 standard errors (Student's t with 12 draws).
+    # Entries of one kernel hang together, so it is judged by its trace and its sum. All ten comparisons of the five
+    # functions pass in 95 % of all experiments if each may miss by 3.5 standard errors (Student's t with 12 draws).
     for read in (lambda k: k.diagonal(dim1=-2, dim2=-1).sum(-1), lambda k: k.sum((-2, -1))):
         values = read(stacked)
         assert abs(float(values.mean() - read(exact))) < 3.5 * float(values.std()) / math.sqrt(12)

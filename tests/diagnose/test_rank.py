@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from softknee._diagnose.rank import Covariance, dimensions, rank
+from softknee._diagnose.flow.rank import Covariance, dimensions, rank
 from softknee._errors import UsageError
 
 
@@ -97,7 +97,7 @@ def test_positions_of_images_are_rows():
 
 
 def test_many_rows_are_sampled(monkeypatch):
-    monkeypatch.setattr("softknee._diagnose.rank.MOST_ROWS", 300)
+    monkeypatch.setattr("softknee._diagnose.flow.rank.MOST_ROWS", 300)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh())
     x = torch.randn(20, 3, 10, 10)
     first, second, other = (rank(model, [*x.split(10)], seed=seed).sites[0] for seed in (0, 0, 1))

@@ -11,8 +11,8 @@ from fabricate_diagnosis import changed, diagnosis, site, state
 from torch import nn
 
 from softknee import UsageError
-from softknee._diagnose.explain import RULES, explain
-from softknee._diagnose.rules import findings, worst
+from softknee._diagnose.rules.explain import RULES, explain
+from softknee._diagnose.rules.rules import findings, worst
 from softknee._diagnose.run import diagnose
 from softknee._diagnose.schema import SEVERITIES
 

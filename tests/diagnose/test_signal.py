@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from softknee._diagnose.signal import signal
+from softknee._diagnose.flow.signal import signal
 from softknee._surgery.find import sites
 
 ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU, "hardtanh": nn.Hardtanh}

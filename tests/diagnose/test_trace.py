@@ -7,7 +7,7 @@ import pytest
 import torch
 from curved import normal
 
-from softknee._diagnose.trace import FEWEST_PROBES, Interval, hutchinson, mean_interval, signs, t_quantile
+from softknee._diagnose.curvature.trace import FEWEST_PROBES, Interval, hutchinson, mean_interval, signs, t_quantile
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

@@ -11,8 +11,8 @@ from torch import nn
 
 import softknee
 from softknee._catalogue import CATALOGUE
-from softknee._diagnose.gradients import gradient_flow
-from softknee._diagnose.trainable import trainable
+from softknee._diagnose.flow.gradients import gradient_flow
+from softknee._diagnose.flow.trainable import trainable
 from softknee._errors import UsageError
 
 

@@ -15,14 +15,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from softknee import gain
-from softknee._diagnose.rates import Arm
-from softknee._diagnose.screen import screen, usual
 from softknee._diagnose.task import Batch
-from softknee._diagnose.trial import trial
-from softknee._diagnose.trial_data import Data, Pool
-from softknee._diagnose.trial_options import parse_budget
-from softknee._diagnose.trial_run import Trainer, rescale, right
-from softknee._diagnose.trials import MATCHED, REFERENCE
+from softknee._diagnose.trial.data import Data, Pool
+from softknee._diagnose.trial.options import parse_budget
+from softknee._diagnose.trial.rates import Arm
+from softknee._diagnose.trial.run import Trainer, rescale, right
+from softknee._diagnose.trial.screen import screen, usual
+from softknee._diagnose.trial.trial import trial
+from softknee._diagnose.trial.trials import MATCHED, REFERENCE
 from softknee._errors import DataError, UsageError
 
 WIDTHS = (6, 16, 16, 3)
@@ -405,7 +405,7 @@ def test_the_screen_knows_the_precision():
 
 def test_screened_candidates_are_tried(monkeypatch):
     few = [spec for spec in usual() if spec.builtin]
-    monkeypatch.setattr("softknee._diagnose.screen.usual", lambda: few)
+    monkeypatch.setattr("softknee._diagnose.trial.screen.usual", lambda: few)
     found = quick(candidates=None, steps=2, seeds=1)
     assert len(found.candidates) == 4
     assert found.to_dict()[-1]["screen"]["chi_product"] > 0

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from softknee._diagnose.rates import Arm, Outcome, OutOfTime, Search
-from softknee._diagnose.trials import AGAIN, MATCHED, REFERENCE, Trials, summed_up
+from softknee._diagnose.trial.rates import Arm, Outcome, OutOfTime, Search
+from softknee._diagnose.trial.trials import AGAIN, MATCHED, REFERENCE, Trials, summed_up
 
 SAME, OTHER, THIRD = Arm("candidate", "gelu"), Arm("candidate", "tanh"), Arm("candidate", "silu")
 EXAMPLES = 400

@@ -108,7 +108,7 @@ def test_every_nth_run_in_training_mode_is_observed():
             train(model, 1)
             model.eval()(torch.randn(4, 8))
             # Hooks of the observed step are gone by the next run.
-            assert hooks_of(model) == 2
+            assert hooks_of(model) == 1
             model.train()
             assert seen.steps == step + 1
     assert (seen.steps, seen.observed) == (8, 3)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from softknee.integrations import ActivationRecorder
 from softknee._diagnose.histogram import EDGES
+from softknee.integrations import ActivationRecorder
 from softknee.integrations.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard")

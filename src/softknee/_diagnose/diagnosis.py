@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.rules import worst
+from softknee._diagnose.page.verdict import summary, verdict
+from softknee._diagnose.rules.rules import worst
 from softknee._diagnose.schema import checked, compact, plain
-from softknee._diagnose.verdict import summary, verdict
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 
@@ -91,7 +91,7 @@ class Diagnosis:
         Raises:
             MissingExtra: Jinja2 is not installed.
         """
-        from softknee._diagnose.page import page
+        from softknee._diagnose.page.page import page
 
         text = page(self.data)
         if path is not None:
@@ -120,7 +120,7 @@ class Diagnosis:
         return self.summary()
 
     def _repr_html_(self) -> str:
-        from softknee._diagnose.page import fragment
+        from softknee._diagnose.page.page import fragment
 
         return fragment(self.data)
 

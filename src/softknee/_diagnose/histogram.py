@@ -70,7 +70,9 @@ def counted(x: Tensor, owner: Tensor | None = None, owners: int = 1) -> Tensor:
         `(owners, CELLS)`, int64: the counts of a `Histogram` each.
     """
     places = _places(x if x.dtype == torch.float64 else x.float())
-    places = (places if owner is None else places + owner * CELLS).flatten()
+    if owner is not None:
+        places += (owner * CELLS).to(places.dtype)
+    places = places.flatten()
     if x.device.type == "cpu":
         return torch.bincount(places, minlength=owners * CELLS).view(owners, CELLS)
     # Elsewhere `bincount` would wait for the device, to learn the largest place.
@@ -84,11 +86,11 @@ def _places(x: Tensor) -> Tensor:
     dtype, fraction, one = _LAYOUTS[x.dtype]
     bits = x.view(dtype)
     sign = bits >> (8 * x.element_size() - 1)
-    # In the order of the values, and the same for both zeros; the shift rounds down on either side of zero.
-    ordered = ((bits & torch.iinfo(dtype).max) ^ sign) - sign
-    steps = ordered >> (fraction - _BITS)
+    # In the order of the values, and the same for both zeros; the shift rounds down on either side of zero. In place,
+    # for new memory would take longer than all that is done in it.
+    steps = (bits & torch.iinfo(dtype).max).bitwise_xor_(sign).sub_(sign).bitwise_right_shift_(fraction - _BITS)
     # All steps that are nearer to zero than the first edge are one bin on either side.
     near = (one + _FIRST) << _BITS
     outside = len(_POSITIVE)
     place = (steps - steps.clamp(-near, near - 1)).clamp_(-outside, outside)
-    return place + (steps >> (8 * x.element_size() - 1)) + (outside + 1)
+    return place.add_(steps.bitwise_right_shift_(8 * x.element_size() - 1)).add_(outside + 1)

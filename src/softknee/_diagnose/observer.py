@@ -21,7 +21,7 @@ from softknee._diagnose.slopes import slope_of, steepest
 from softknee._diagnose.sums import Sums, by_unit, wide
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeGuard
 
     from torch.utils.hooks import RemovableHandle
@@ -79,6 +79,7 @@ class Observer:
         self._records: list[Record] = []
         self._shifts: Shifts = {}
         self._steepest: dict[str, Tensor] = {}
+        self._trained = [target.name for target in self.targets if _is_trained(target)]
         self._turn = -1
         self._handles: list[RemovableHandle] = []
         self._inside: list[Seen | None] = []
@@ -97,8 +98,8 @@ class Observer:
         """Observe what modules do from now on; calls are numbered from here."""
         self.detach()
         self._turn += 1
-        trained = {target.name for target in self.targets if _is_trained(target)}
-        self._steepest = {name: value for name, value in self._steepest.items() if name not in trained}
+        for name in self._trained:
+            self._steepest.pop(name, None)
         self.begin()
         for module in self._modules:
             self._handles += [
@@ -138,7 +139,7 @@ class Observer:
         sums, self._sums = self._sums, {}
         records, self._records = self._records, []
         whole = [Fused((name,), (one.units,), one.packed()) for (name, _), one in sums.items()]
-        with torch.inference_mode(mode=False), torch.no_grad():
+        with _outside(None):
             return [*whole, *fuse(records, self._shifts)]
 
     def forget(self) -> None:
@@ -210,7 +211,7 @@ class Observer:
         """Keep what is needed of an input: a copy, for it may be overwritten."""
         if not _is_plain(x):
             return None
-        with torch.inference_mode(mode=False), torch.no_grad(), _unseen(self._mode):
+        with _outside(self._mode):
             axis = target.axis(x)
             picks = picks_of(x, axis, self._most(x, axis), self._turn)
             z = pick(x.detach(), picks)
@@ -220,8 +221,7 @@ class Observer:
         """Add what came out."""
         if not _is_plain(output):
             return
-        # In inference mode sums would become tensors that cannot be added to outside of it.
-        with torch.inference_mode(mode=False), torch.no_grad(), _unseen(self._mode):
+        with _outside(self._mode):
             same = output.shape == seen.shape
             axis = seen.axis if same else seen.target.axis(output)
             picks = seen.picks if same else picks_of(output, axis, self._most(output, axis), self._turn)
@@ -297,9 +297,13 @@ def _add_gradient(taker: Record | Sums, axis: int | None, picks: Picks, factor: 
             taker.gradients.append(flat(chosen if picks else chosen.clone(), axis))
 
 
-def _unseen(mode: Functions | None) -> Any:
-    """Have a mode not see what is done here."""
-    return contextlib.nullcontext() if mode is None else torch._C.DisableTorchFunction()
+@contextlib.contextmanager
+def _outside(mode: Functions | None) -> Iterator[None]:
+    """Compute something that neither gradients nor a mode see."""
+    # In inference mode sums would become tensors that cannot be added to outside of it.
+    plain = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
+    with plain, torch.no_grad(), contextlib.nullcontext() if mode is None else torch._C.DisableTorchFunction():
+        yield
 
 
 def _units(x: Tensor, axis: int | None) -> int:

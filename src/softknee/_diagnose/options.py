@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from softknee._diagnose.schema import LEVELS
-from softknee._diagnose.trial_options import parse_budget
+from softknee._diagnose.trial.options import parse_budget
 from softknee._errors import UsageError, did_you_mean
 from softknee.nn.values import excerpt
 

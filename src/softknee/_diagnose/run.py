@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from softknee._diagnose.diagnosis import diagnosed
-from softknee._diagnose.explain import RULES, rule
 from softknee._diagnose.options import options
 from softknee._diagnose.past import Past
-from softknee._diagnose.rules import THRESHOLDS, findings
+from softknee._diagnose.rules.explain import RULES, rule
+from softknee._diagnose.rules.rules import THRESHOLDS, findings
 from softknee._diagnose.schema import SCHEMA
 from softknee._diagnose.steps import Measured, steps
 from softknee._diagnose.structure import structure

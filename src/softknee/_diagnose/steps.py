@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from softknee._diagnose.page.verdict import SITES
 from softknee._diagnose.structure import Outputs, edges
-from softknee._diagnose.verdict import SITES
 from softknee._errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ def _sites(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signal(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.signal import signal
+    from softknee._diagnose.flow.signal import signal
 
     found = signal(of.model, of.raw, samples=min(_SIGNAL, of.task.samples), seed=of.options.seed).to_dict()
     return {"signal": {**found, "edges": edges(of.acts)}}
 
 
 def _trainable(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.trainable import trainable
+    from softknee._diagnose.flow.trainable import trainable
 
     return {"trainable": _shared(trainable(of.model, of.options.optimizer).to_dict(), data)}
 
@@ -123,8 +123,8 @@ def _shared(rows: list[dict[str, Any]], data: dict[str, Any]) -> list[dict[str, 
 
 def _gradients(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
     """Also tell how large the gradients of activations are."""
-    from softknee._diagnose.gradients import gradient_flow
-    from softknee._diagnose.trainable import trainable
+    from softknee._diagnose.flow.gradients import gradient_flow
+    from softknee._diagnose.flow.trainable import trainable
 
     flow = gradient_flow(of.model, of.raw, of.loss, samples=of.task.samples)
     parameters = trainable(of.model, of.options.optimizer, gradients=flow)
@@ -132,14 +132,14 @@ def _gradients(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curvature(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.curvature import curvature
+    from softknee._diagnose.curvature.curvature import curvature
 
     found = curvature(of.model, of.raw, of.loss, samples=min(_CURVATURE, of.task.samples), seed=of.options.seed)
     return {"curvature": found.to_dict()}
 
 
 def _landscape(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.landscape import landscape
+    from softknee._diagnose.curvature.landscape import landscape
 
     found = landscape(of.model, of.raw, of.loss, samples=min(_LANDSCAPE, of.task.samples), seed=of.options.seed)
     return {"landscape": found.to_dict()}
@@ -155,7 +155,7 @@ def _kernel_of(of: Measured, count: int) -> dict[str, Any]:
     Raises:
         UsageError: A few are too many, or the model has no kernel.
     """
-    from softknee._diagnose.ntk import ntk
+    from softknee._diagnose.curvature.ntk import ntk
 
     try:
         return ntk(of.model, of.raw, samples=count).to_dict()
@@ -166,19 +166,19 @@ def _kernel_of(of: Measured, count: int) -> dict[str, Any]:
 
 
 def _rank(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.rank import rank
+    from softknee._diagnose.flow.rank import rank
 
     return {"rank": rank(of.model, of.raw, samples=of.task.samples).to_dict()}
 
 
 def _lipschitz(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.lipschitz import lipschitz
+    from softknee._diagnose.flow.lipschitz import lipschitz
 
     return {"lipschitz": lipschitz(of.model, of.raw, samples=min(_LIPSCHITZ, of.task.samples)).to_dict()}
 
 
 def _classification(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.classification import classification_report
+    from softknee._diagnose.flow.classification import classification_report
 
     try:
         found = classification_report(of.model, of.raw, samples=of.task.samples)
@@ -188,7 +188,7 @@ def _classification(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trials(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    from softknee._diagnose.trial import trial
+    from softknee._diagnose.trial.trial import trial
 
     options = of.options
     found = trial(

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 EVERY = 10
 # Of each unit, in one observed step.
-VALUES = 32
+VALUES = 16
 # So many inputs are held before they are summed.
-HELD = 2**18
+HELD = 2**16
 # Observed steps that are one period of the history, and that states are concluded from.
-PERIOD = 10
+PERIOD = 20
 SPAN, POINTS = 5.0, 81
 # Parameters with more values are noted as minimum, mean and maximum.
 MOST_VALUES = 32
@@ -67,6 +67,7 @@ class Watch:
         self.steps = 0
         self._targets: tuple[Target, ...] = ()
         self._unseen: tuple[Unseen, ...] = ()
+        self._trained: dict[tuple[str, str], nn.Parameter] = {}
         self._observer: Observer | None = None
         self._handles: list[RemovableHandle] = []
         self._running = False
@@ -95,33 +96,32 @@ class Watch:
         if self._handles:
             raise UsageError("this watch is on already")
         check_not_compiled(self.model, "watch")
-        self._handles = [
-            self.model.register_forward_pre_hook(self._before, with_kwargs=True),
-            self.model.register_forward_hook(self._after, always_call=True),
-        ]
+        self._handles = [self.model.register_forward_pre_hook(self._before, with_kwargs=True)]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave the model without hooks; what was seen is kept."""
+        self._pause()
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._pause()
         self._collect()
         self._draw(self._step)
 
     # Around the runs of the model.
 
     def _before(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if self._looking or self._running or is_transformed():
+        # Most runs end here, and must not take longer than they would.
+        if self._looking or self._running or torch._C._current_graph_task_id() != -1:
             return
-        self._collect()
+        if self._is_new:
+            self._collect()
         if not module.training:
             return
         step, self.steps = self.steps, self.steps + 1
-        if step % self.every:
+        if step % self.every or is_transformed():
             return
         if self._observer is None:
             self._observer = self._look(arguments, named)
@@ -129,6 +129,7 @@ class Watch:
         self.observed += 1
         self._note()
         self._observer.attach()
+        self._handles.append(module.register_forward_hook(self._after, always_call=True))
         self._observer.open()
         self._running = self._is_new = True
 
@@ -140,6 +141,9 @@ class Watch:
         if self._running and self._observer is not None:
             self._running = False
             self._observer.close()
+            for handle in self._handles[1:]:
+                handle.remove()
+            del self._handles[1:]
 
     def _look(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Observer:
         """Find the activations by a run of the model that leaves nothing behind."""
@@ -156,6 +160,7 @@ class Watch:
             self._unseen, self._targets = (Unseen("", reason),), targets_by_class(self.model)
         else:
             self._unseen, self._targets = found.sites.unseen, targets_of(found, self.model)
+        self._trained = trained(self._targets)
         return Observer(self.model, self._targets, values=VALUES, gradients=self.gradients)
 
     def _collect(self) -> None:
@@ -167,7 +172,7 @@ class Watch:
             return
         self._is_new = False
         for (site, parameter), values in numbers(self._noted).items():
-            summary = len(values) > 1 and trained(self._targets)[site, parameter].numel() > MOST_VALUES
+            summary = len(values) > 1 and self._trained[site, parameter].numel() > MOST_VALUES
             self._values.setdefault((site, parameter), Values(site, parameter, summary)).add(self._step, values)
         self._noted = {}
         ends = self.observed % PERIOD == 0
@@ -193,7 +198,7 @@ class Watch:
 
     def _note(self) -> None:
         """Note the parameters of activations as a step begins."""
-        self._noted = {name: noted(one, MOST_VALUES) for name, one in trained(self._targets).items()}
+        self._noted = {name: noted(one, MOST_VALUES) for name, one in self._trained.items()}
 
     def _draw(self, step: int) -> None:
         """Note the shapes of activations with parameters."""
@@ -211,7 +216,7 @@ class Watch:
     # What was seen.
 
     def sites(self, *, together: bool = False) -> tuple[SiteHealth, ...]:
-        """Return how the units did in the last observed steps, at most 10 of them.
+        """Return how the units did in the last observed steps, at most 20 of them.
 
         Args:
             together: Merge what all processes have seen; all must call it.
@@ -271,7 +276,7 @@ class Watch:
 def watch(model: nn.Module, *, every: int = EVERY, gradients: bool = True) -> Watch:
     """Watch the activations of a model while it is trained.
 
-    Within the `with` block every `every`-th run of the model in training mode is observed: up to 64 values of each
+    Within the `with` block every `every`-th run of the model in training mode is observed: up to 16 values of each
     unit. The loop stays as it is, and training, random numbers included, goes on exactly as without; afterwards the
     model has no hooks. At the first run the activations are looked for, by one more run that leaves nothing behind.
 

@@ -1,0 +1,1 @@
+"""Claims about activations that are often written, and what holds."""

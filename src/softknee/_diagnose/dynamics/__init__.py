@@ -1,0 +1,1 @@
+"""How one weight moves under noise: for teaching."""

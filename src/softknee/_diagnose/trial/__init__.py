@@ -1,0 +1,1 @@
+"""Which activations are worth a try, and short paired trainings that tell."""
