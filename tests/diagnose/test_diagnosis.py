@@ -241,7 +241,7 @@ def test_the_history_of_a_training_gives_trajectories_and_firing(tmp_path):
     model = network(nn.PReLU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with watch(model, every=1) as watched:
-        for inputs, target in batches(24):
+        for inputs, target in batches(48):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs), target).backward()
             optimizer.step()

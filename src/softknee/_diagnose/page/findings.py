@@ -38,7 +38,7 @@ def _folds(findings: Findings) -> Iterator[Fold]:
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in findings:
         grouped.setdefault((one["severity"], one["id"]), []).append(one)
-    for (severity, name), found in grouped.items():
+    for (severity, _), found in grouped.items():
         more = f" And {plural(len(found) - 1, 'more place')}." if len(found) > 1 else ""
         shown = f"{SIGNS.get(severity, '○')} {severity} · {_said(found[0])}{more}"
         rows = [] if len(found) == 1 and found[0]["low"] is None else _places(found)
