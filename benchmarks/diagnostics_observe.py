@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softknee._bench.resnet import build_resnet20
-from softknee._diagnose.health import unit_health
-from softknee._diagnose.watch import Watch
+from softknee._diagnose.units.health import unit_health
+from softknee._diagnose.units.watch import Watch
 from softknee.integrations import ActivationRecorder
 
 if TYPE_CHECKING:

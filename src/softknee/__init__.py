@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from softknee._design import Design, design
     from softknee._diagnose.diagnosis import Diagnosis
     from softknee._diagnose.run import diagnose
-    from softknee._diagnose.watch import watch
+    from softknee._diagnose.units.watch import watch
     from softknee._engine.memory import keep_memory
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
@@ -82,7 +82,7 @@ _HOMES = {
     "source": "softknee._card.source",
     "swap": "softknee._surgery.swap",
     "unswap": "softknee._surgery.swap",
-    "watch": "softknee._diagnose.watch",
+    "watch": "softknee._diagnose.units.watch",
 }
 _NAMESPACES = ("diagnostics", "functional", "integrations", "nn", "testing")
 

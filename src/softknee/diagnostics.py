@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from softknee._diagnose.flow.rank import Rank, rank
     from softknee._diagnose.flow.signal import Signal, signal
     from softknee._diagnose.flow.trainable import Trainable, trainable
-    from softknee._diagnose.health import Health, unit_health
-    from softknee._diagnose.trajectory import Trajectories, trajectories
     from softknee._diagnose.trial.screen import Screening, screen
     from softknee._diagnose.trial.trial import trial
     from softknee._diagnose.trial.trials import Trials
-    from softknee._diagnose.watch import Watch
+    from softknee._diagnose.units.health import Health, unit_health
+    from softknee._diagnose.units.trajectory import Trajectories, trajectories
+    from softknee._diagnose.units.watch import Watch
 
 _HOMES = {
     "Claim": "softknee._diagnose.claims.ledger",
@@ -52,7 +52,7 @@ _HOMES = {
     "DynamicsDemo": "softknee._diagnose.dynamics.demo",
     "Eigenvalues": "softknee._diagnose.curvature.spectra",
     "GradientFlow": "softknee._diagnose.flow.gradients",
-    "Health": "softknee._diagnose.health",
+    "Health": "softknee._diagnose.units.health",
     "Interval": "softknee._diagnose.curvature.trace",
     "Kernel": "softknee._diagnose.curvature.ntk",
     "Landscape": "softknee._diagnose.curvature.landscape",
@@ -64,9 +64,9 @@ _HOMES = {
     "Spectrum": "softknee._diagnose.curvature.density",
     "Split": "softknee._diagnose.curvature.gauss_newton",
     "Trainable": "softknee._diagnose.flow.trainable",
-    "Trajectories": "softknee._diagnose.trajectory",
+    "Trajectories": "softknee._diagnose.units.trajectory",
     "Trials": "softknee._diagnose.trial.trials",
-    "Watch": "softknee._diagnose.watch",
+    "Watch": "softknee._diagnose.units.watch",
     "Xi": "softknee._diagnose.curvature.spectra",
     "activation_potential": "softknee._diagnose.dynamics.demo",
     "claims": "softknee._diagnose.claims.ledger",
@@ -92,9 +92,9 @@ _HOMES = {
     "signal": "softknee._diagnose.flow.signal",
     "towards": "softknee._diagnose.curvature.directions",
     "trainable": "softknee._diagnose.flow.trainable",
-    "trajectories": "softknee._diagnose.trajectory",
+    "trajectories": "softknee._diagnose.units.trajectory",
     "trial": "softknee._diagnose.trial.trial",
-    "unit_health": "softknee._diagnose.health",
+    "unit_health": "softknee._diagnose.units.health",
     "xi": "softknee._diagnose.curvature.spectra",
 }
 

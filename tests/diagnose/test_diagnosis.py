@@ -18,7 +18,7 @@ from torch import nn
 from softknee import SoftkneeError, UsageError
 from softknee._diagnose.diagnosis import Diagnosis
 from softknee._diagnose.run import diagnose
-from softknee._diagnose.watch import watch
+from softknee._diagnose.units.watch import watch
 
 OLD = Path(__file__).parent / "example_report.json"
 
@@ -183,7 +183,7 @@ def test_a_part_that_fails_is_a_note_and_not_the_end(monkeypatch):
 
 
 def test_units_that_could_not_be_measured_are_not_taken_for_none(monkeypatch):
-    from softknee._diagnose import health
+    from softknee._diagnose.units import health
 
     def broken(*_, **__):
         raise RuntimeError("no units today")

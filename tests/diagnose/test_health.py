@@ -17,9 +17,9 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
-from softknee._diagnose.health import unit_health
-from softknee._diagnose.states import Limits, masks
-from softknee._diagnose.sums import Sums
+from softknee._diagnose.units.health import unit_health
+from softknee._diagnose.units.states import Limits, masks
+from softknee._diagnose.units.sums import Sums
 from softknee._errors import DataError
 from softknee._surgery.untouched import restored
 

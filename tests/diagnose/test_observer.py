@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
-from softknee._diagnose.fused import collected, to_cpu
-from softknee._diagnose.histogram import EDGES
-from softknee._diagnose.observer import Observer
-from softknee._diagnose.places import Target, pick, picks_of, targets_of
-from softknee._diagnose.slopes import slope_of, steepest
-from softknee._diagnose.states import has_slopes, histogram, linear_r2, moments
-from softknee._diagnose.sums import Sums, gathered, merged
+from softknee._diagnose.units.fused import collected, to_cpu
+from softknee._diagnose.units.histogram import EDGES
+from softknee._diagnose.units.observer import Observer
+from softknee._diagnose.units.places import Target, pick, picks_of, targets_of
+from softknee._diagnose.units.slopes import slope_of, steepest
+from softknee._diagnose.units.states import has_slopes, histogram, linear_r2, moments
+from softknee._diagnose.units.sums import Sums, gathered, merged
 from softknee._surgery.find import look
 from softknee.integrations import ActivationRecorder
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import softknee as sk
-from softknee._diagnose.trajectory import trajectories
-from softknee._diagnose.watch import watch
+from softknee._diagnose.units.trajectory import trajectories
+from softknee._diagnose.units.watch import watch
 from softknee._errors import DataError
 
 

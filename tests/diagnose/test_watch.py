@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
-from softknee._diagnose.history import MOST, History, Period, Values
-from softknee._diagnose.watch import PERIOD, VALUES, Watch, watch
+from softknee._diagnose.units.history import MOST, History, Period, Values
+from softknee._diagnose.units.watch import PERIOD, VALUES, Watch, watch
 from softknee._errors import OptionError
 
 
@@ -167,7 +167,7 @@ def test_numbers_are_those_of_the_values():
 def test_what_is_held_is_summed_in_any_portions(monkeypatch):
     found = []
     for held in (0, 2**30):
-        monkeypatch.setattr("softknee._diagnose.watch.HELD", held)
+        monkeypatch.setattr("softknee._diagnose.units.watch.HELD", held)
         model = small()
         with watch(model, every=1) as seen:
             train(model, 7)
@@ -273,7 +273,7 @@ def test_a_look_that_fails_does_not_end_the_training(monkeypatch):
     def fails(*_):
         raise ArithmeticError("no look at this one")
 
-    monkeypatch.setattr("softknee._diagnose.watch.look", fails)
+    monkeypatch.setattr("softknee._diagnose.units.watch.look", fails)
     model = small()
     with watch(model, every=1) as seen:
         train(model, 2)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from softknee._diagnose.histogram import EDGES
+from softknee._diagnose.units.histogram import EDGES
 from softknee.integrations import ActivationRecorder
 from softknee.integrations.tensorboard import TensorBoard
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.trajectory import trajectories
+from softknee._diagnose.units.trajectory import trajectories
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

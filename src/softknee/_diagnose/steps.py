@@ -86,7 +86,7 @@ def steps(options: Options) -> Iterator[Step]:
 
 def _sites(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
     """Also count, in the same pass, which outputs are finite."""
-    from softknee._diagnose.health import unit_health
+    from softknee._diagnose.units.health import unit_health
 
     outputs = Outputs()
     handle = of.model.register_forward_hook(outputs)

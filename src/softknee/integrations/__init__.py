@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softknee._diagnose.histogram import Histogram
+    from softknee._diagnose.units.histogram import Histogram
     from softknee.integrations import lightning, pretrained, tensorboard, transformers, wandb
     from softknee.integrations._loggers import JsonLines, Logger
     from softknee.integrations._recorder import ActivationRecorder
 
 _HOMES = {
     "ActivationRecorder": "softknee.integrations._recorder",
-    "Histogram": "softknee._diagnose.histogram",
+    "Histogram": "softknee._diagnose.units.histogram",
     "JsonLines": "softknee.integrations._loggers",
     "Logger": "softknee.integrations._loggers",
 }

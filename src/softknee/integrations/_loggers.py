@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from softknee._diagnose.histogram import Histogram
+from softknee._diagnose.units.histogram import Histogram
 
 if TYPE_CHECKING:
     import os

@@ -6,13 +6,13 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.fused import collected, to_cpu
-from softknee._diagnose.modules import check_every, check_not_compiled
-from softknee._diagnose.observer import Observer
-from softknee._diagnose.places import targets_by_class
-from softknee._diagnose.states import has_slopes, histogram, moments
-from softknee._diagnose.sums import gathered
-from softknee._diagnose.trained import noted, numbers, trained
+from softknee._diagnose.units.fused import collected, to_cpu
+from softknee._diagnose.units.modules import check_every, check_not_compiled
+from softknee._diagnose.units.observer import Observer
+from softknee._diagnose.units.places import targets_by_class
+from softknee._diagnose.units.states import has_slopes, histogram, moments
+from softknee._diagnose.units.sums import gathered
+from softknee._diagnose.units.trained import noted, numbers, trained
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from softknee._diagnose.histogram import Histogram
-    from softknee._diagnose.sums import Sums
+    from softknee._diagnose.units.histogram import Histogram
+    from softknee._diagnose.units.sums import Sums
     from softknee.integrations._loggers import Logger
 
 EVERY = 50

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.modules import check_every
+from softknee._diagnose.units.modules import check_every
 from softknee._extras import require
 from softknee.integrations._recorder import EVERY, ActivationRecorder, scalars
 from softknee.integrations.tensorboard import TensorBoard

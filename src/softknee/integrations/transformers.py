@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._catalogue import create, parse_choice
-from softknee._diagnose.modules import check_every
+from softknee._diagnose.units.modules import check_every
 from softknee._errors import OptionError, UsageError
 from softknee._extras import require
 from softknee.integrations._recorder import EVERY, ActivationRecorder, scalars

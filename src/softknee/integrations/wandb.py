@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.histogram import EDGES, Histogram
+from softknee._diagnose.units.histogram import EDGES, Histogram
 from softknee._extras import require
 
 if TYPE_CHECKING:

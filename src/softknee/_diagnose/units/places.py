@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._diagnose.modules import activations_of, has_slope
+from softknee._diagnose.units.modules import activations_of, has_slope
 from softknee._surgery.axes import usual_axis
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from softknee._diagnose.slopes import Function
+    from softknee._diagnose.units.slopes import Function
     from softknee._surgery.find import Look
     from softknee._surgery.places import Place, Site
 

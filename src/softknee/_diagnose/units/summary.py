@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softknee._diagnose.states import linear_r2, moments
+from softknee._diagnose.units.states import linear_r2, moments
 from softknee._report.table import plural
 from softknee._surgery.places import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from softknee._diagnose.site_health import SiteHealth
-    from softknee._diagnose.states import State
+    from softknee._diagnose.units.site_health import SiteHealth
+    from softknee._diagnose.units.states import State
 
 _STATES = ("dead", "silent", "saturated", "linear", "dormant")
 _HEADINGS = ("site", "kind", "units", "values", *_STATES, "z mean", "z std", "linear R2", "not finite")

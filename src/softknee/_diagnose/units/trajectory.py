@@ -14,7 +14,7 @@ from softknee.nn.values import excerpt
 if TYPE_CHECKING:
     import os
 
-    from softknee._diagnose.watch import Watch
+    from softknee._diagnose.units.watch import Watch
 
 _RESULT = "result.json"
 _SOURCES = "a softknee.watch, a file that it saved, or a folder of one run of `softknee bench` (runs/KEY)"

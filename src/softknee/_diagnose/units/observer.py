@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._diagnose.functions import Expressions, Frame, Functions
-from softknee._diagnose.fused import Common, Fused, Record, Shifts, common, flat, fuse
-from softknee._diagnose.places import per_unit, pick, picks_of
-from softknee._diagnose.slopes import slope_of, steepest
-from softknee._diagnose.sums import Sums, by_unit, wide
+from softknee._diagnose.units.functions import Expressions, Frame, Functions
+from softknee._diagnose.units.fused import Common, Fused, Record, Shifts, common, flat, fuse
+from softknee._diagnose.units.places import per_unit, pick, picks_of
+from softknee._diagnose.units.slopes import slope_of, steepest
+from softknee._diagnose.units.sums import Sums, by_unit, wide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
-    from softknee._diagnose.places import Picks, Target
+    from softknee._diagnose.units.places import Picks, Target
 
 # Of a site, in one call, at most as many values are taken where all are wanted.
 MOST = 65_536

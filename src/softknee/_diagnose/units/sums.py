@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
-from softknee._diagnose.histogram import EDGES, counted
+from softknee._diagnose.units.histogram import EDGES, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from softknee._diagnose.histogram import Histogram
+from softknee._diagnose.units.histogram import Histogram
 
 if TYPE_CHECKING:
-    from softknee._diagnose.sums import Sums
+    from softknee._diagnose.units.sums import Sums
 
 NAMES = ("dead", "silent", "constant", "linear", "saturated", "dormant", "gradient_dormant")
 # Of a unit whose outputs vary by no more than this share of what is usual in its layer, or slopes of the largest one.

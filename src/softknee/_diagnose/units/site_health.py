@@ -12,17 +12,28 @@ from torch import Tensor, nn
 
 from softknee._card.function import function_of
 from softknee._card.precision import thresholds
-from softknee._diagnose.fused import common
-from softknee._diagnose.histogram import EDGES
-from softknee._diagnose.slopes import curve_of, may_overwrite
-from softknee._diagnose.states import NAMES, Limits, State, has_slopes, linear_r2, masks, mean, moments, state, variance
+from softknee._diagnose.units.fused import common
+from softknee._diagnose.units.histogram import EDGES
+from softknee._diagnose.units.slopes import curve_of, may_overwrite
+from softknee._diagnose.units.states import (
+    NAMES,
+    Limits,
+    State,
+    has_slopes,
+    linear_r2,
+    masks,
+    mean,
+    moments,
+    state,
+    variance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from softknee._diagnose.places import Target
-    from softknee._diagnose.slopes import Function
-    from softknee._diagnose.sums import Sums
+    from softknee._diagnose.units.places import Target
+    from softknee._diagnose.units.slopes import Function
+    from softknee._diagnose.units.sums import Sums
     from softknee._surgery.places import Unseen
 
 # The worst units are listed.

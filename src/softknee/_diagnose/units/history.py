@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softknee._diagnose.states import has_slopes
+from softknee._diagnose.units.states import has_slopes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softknee._diagnose.sums import Sums
+    from softknee._diagnose.units.sums import Sums
 
 # Beyond this, neighbours are joined, so that memory does not grow with the length of the training.
 MOST = 256

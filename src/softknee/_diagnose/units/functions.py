@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from softknee._diagnose.observer import Observer, Seen
-    from softknee._diagnose.places import Target
+    from softknee._diagnose.units.observer import Observer, Seen
+    from softknee._diagnose.units.places import Target
 
 
 @dataclass(eq=False)

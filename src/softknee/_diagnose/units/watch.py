@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from softknee._diagnose.fused import Fused, collected, to_cpu
-from softknee._diagnose.history import History, Shape, Shapes, Values, period
-from softknee._diagnose.modules import check_every, check_not_compiled
-from softknee._diagnose.observer import Observer, is_transformed
-from softknee._diagnose.places import Target, targets_by_class, targets_of
-from softknee._diagnose.site_health import SiteHealth, coverage_of
-from softknee._diagnose.slopes import curve_of
-from softknee._diagnose.summary import summary
-from softknee._diagnose.sums import gathered
-from softknee._diagnose.trained import noted, numbers, trained
+from softknee._diagnose.units.fused import Fused, collected, to_cpu
+from softknee._diagnose.units.history import History, Shape, Shapes, Values, period
+from softknee._diagnose.units.modules import check_every, check_not_compiled
+from softknee._diagnose.units.observer import Observer, is_transformed
+from softknee._diagnose.units.places import Target, targets_by_class, targets_of
+from softknee._diagnose.units.site_health import SiteHealth, coverage_of
+from softknee._diagnose.units.slopes import curve_of
+from softknee._diagnose.units.summary import summary
+from softknee._diagnose.units.sums import gathered
+from softknee._diagnose.units.trained import noted, numbers, trained
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 from softknee._surgery.find import checked, look
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
 
-    from softknee._diagnose.sums import Sums
+    from softknee._diagnose.units.sums import Sums
 
 EVERY = 10
 # Of each unit, in one observed step.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from softknee._diagnose.slopes import slope_of
-from softknee._diagnose.sums import SHIFTS, Packed, Sums, by_unit, fetched, merged, wide
+from softknee._diagnose.units.slopes import slope_of
+from softknee._diagnose.units.sums import SHIFTS, Packed, Sums, by_unit, fetched, merged, wide
 from softknee._surgery.compose import replay
 from softknee._surgery.probe import TORCH
 from softknee._surgery.trace import Ref
@@ -19,7 +19,7 @@ from softknee._surgery.trace import Ref
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from softknee._diagnose.slopes import Function
+    from softknee._diagnose.units.slopes import Function
     from softknee._surgery.trace import Call
 
 

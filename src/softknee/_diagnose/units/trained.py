@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from softknee._diagnose.places import Target
+    from softknee._diagnose.units.places import Target
 
 
 def trained(targets: Sequence[Target]) -> dict[tuple[str, str], nn.Parameter]:

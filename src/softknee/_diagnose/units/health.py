@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softknee._diagnose.fused import collected, to_cpu
-from softknee._diagnose.observer import Observer
-from softknee._diagnose.places import targets_of
 from softknee._diagnose.preserve import preserved
-from softknee._diagnose.site_health import Ends, SiteHealth, coverage_of, form_of
-from softknee._diagnose.states import Limits
 from softknee._diagnose.task import SAMPLES, task
+from softknee._diagnose.units.fused import collected, to_cpu
+from softknee._diagnose.units.observer import Observer
+from softknee._diagnose.units.places import targets_of
+from softknee._diagnose.units.site_health import Ends, SiteHealth, coverage_of, form_of
+from softknee._diagnose.units.states import Limits
 from softknee._errors import OptionError
 from softknee._surgery.find import look
 from softknee._surgery.observe import visible
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from softknee._diagnose.places import Target
     from softknee._diagnose.task import Loss, Task
+    from softknee._diagnose.units.places import Target
 
 # So many samples show where activations act.
 _EXAMPLE = 4
