@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from softknee._diagnose.dynamics.demo import dynamics_demo
+from softknee.diagnostics import dynamics_demo
 
 
 def main() -> None:

@@ -46,3 +46,20 @@ def browser():
         opened = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def open_page(browser):
+    """Opens a file or address, with options of the context: the page, what it complained about, what it asked for."""
+
+    def opened(path, **options):
+        page = browser.new_context(**options).new_page()
+        complaints, requests = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path if isinstance(path, str) else path.as_uri())
+        return page, complaints, requests
+
+    return opened

@@ -36,6 +36,9 @@ STOPS = {signal.SIGINT: 130, signal.SIGTERM: 75}
 if hasattr(signal, "SIGHUP"):  # not on every system
     STOPS[signal.SIGHUP] = 129
 
+# Commands that keep what they did.
+_RESUMED = {"bench", "design"}
+
 app = typer.Typer(
     name="softknee",
     help="Activation functions for PyTorch: know them, compare them honestly.",
@@ -63,7 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     except (SoftkneeError, OSError) as error:
         return _complain(error.one_line if isinstance(error, ExpressionError) else str(error), EXIT_USAGE)
     except _Stopped as stop:
-        return _complain("stopped; the same command goes on where this one stopped", STOPS[stop.signal])
+        again = "; the same command goes on where this one stopped" if set(arguments) & _RESUMED else ""
+        return _complain(f"stopped{again}", STOPS[stop.signal])
 
 
 class _Stopped(BaseException):

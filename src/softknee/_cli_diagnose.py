@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from softknee._cli_print import console, print_path
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from softknee._diagnose.diagnosis import Diagnosis
 
@@ -108,9 +109,23 @@ def _diagnosed(model: str | None, data: str | None, loss: str | None, options: d
     from softknee._diagnose.run import diagnose as run
 
     shown = console.status("") if sys.stdout.isatty() else nullcontext()
-    with shown as status:
+    with shown as status, _interruptible():
         progress = None if status is None else lambda text: status.update(f"measuring: {text}")
         return run(made, loader, own_loss, progress=progress, **options)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C end trials, which keep what they found; elsewhere it does what it did before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, before)
+        signal.raise_signal(signal.SIGINT)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _called(factory: Callable[[], Any], name: str, seed: int) -> Any:

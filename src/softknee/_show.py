@@ -9,7 +9,7 @@ import torch
 
 from softknee import _catalogue
 from softknee._card.card import card
-from softknee._card.facts import gain_text
+from softknee._card.facts import gain_text, smoothness_text
 from softknee._card.recognise import recognise
 from softknee._errors import ExpressionError, UsageError
 from softknee._expression.parse import parse
@@ -87,8 +87,12 @@ def describe(text: str) -> Description:
     if choice.spec.kind != "elementwise":
         return Description(choice.label, _facts(choice, {}), [], [])
     found = card(text)
-    known = {"properties": found.properties.sentence, "gain": gain_text(found.gains)}
-    return _description(choice, found, {**known, "kinks": ", ".join(choice.spec.kinks)})
+    known = {
+        "properties": found.properties.sentence,
+        "smoothness": smoothness_text(found),
+        "gain": gain_text(found.gains),
+    }
+    return _description(choice, found, known)
 
 
 def describe_card(found: Card) -> Description:

@@ -25,24 +25,13 @@ EVALUATE = """xs => Object.fromEntries(Object.entries(ATLAS).map(([name, entry])
 }))"""
 
 
-def open_page(browser, path, **options):
-    """Return the page, what it complained about, and what it asked for."""
-    page = browser.new_context(**options).new_page()
-    complaints, requests = [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri() if not isinstance(path, str) else path)
-    return page, complaints, requests
-
-
 @pytest.fixture(scope="module")
-def evaluated(browser, tmp_path_factory):
+def evaluated(open_page, tmp_path_factory):
     """Every function and derivative, as the browser computes them."""
     folder = tmp_path_factory.mktemp("functions")
     (folder / "functions.js").write_text(functions_script(ELEMENTS), encoding="utf-8")
     (folder / "page.html").write_text("<meta charset=utf-8><script src=functions.js></script>", encoding="utf-8")
-    page, complaints, _ = open_page(browser, folder / "page.html")
+    page, complaints, _ = open_page(folder / "page.html")
     assert complaints == []
     return page.evaluate(EVALUATE, X.tolist())
 
@@ -64,8 +53,8 @@ def test_values_and_derivatives_are_those_of_torch(evaluated, subject):
 
 
 @pytest.mark.parametrize("name", ["index", "characteristics", "names", *(f"activations/{name}" for name in NAMES)])
-def test_pages_are_quiet_and_load_only_their_own(browser, site, name):
-    _, complaints, requests = open_page(browser, site / f"{name}.html")
+def test_pages_are_quiet_and_load_only_their_own(open_page, site, name):
+    _, complaints, requests = open_page(site / f"{name}.html")
     assert complaints == []
     own = site.as_uri() + "/"
     assert all(url.startswith(own) for url in requests)
@@ -74,8 +63,8 @@ def test_pages_are_quiet_and_load_only_their_own(browser, site, name):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["index", "characteristics", "names", "activations/staf", "activations/linear_spline"])
-def test_pages_never_scroll_sideways(browser, site, name, size):
-    page, _, _ = open_page(browser, site / f"{name}.html", viewport=SIZES[size])
+def test_pages_never_scroll_sideways(open_page, site, name, size):
+    page, _, _ = open_page(site / f"{name}.html", viewport=SIZES[size])
     page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
 
@@ -85,8 +74,8 @@ def curve(page, panel=0, line=-1):
     return page.locator(".canvas").nth(panel).locator("path.line").nth(line).get_attribute("d")
 
 
-def test_a_slider_moves_the_curve_and_reset_brings_it_back(browser, site):
-    page, complaints, _ = open_page(browser, site / "activations/swish.html")
+def test_a_slider_moves_the_curve_and_reset_brings_it_back(open_page, site):
+    page, complaints, _ = open_page(site / "activations/swish.html")
     before, slope = curve(page), curve(page, 1)
     slider = page.locator("input[type=range][data-param=beta]")
     slider.focus()
@@ -115,9 +104,9 @@ def read_out(page):
     return {text.split()[0]: float(text.split()[1].replace("−", "-")) for text in texts}
 
 
-def test_the_drawn_curve_is_right(browser, site):
+def test_the_drawn_curve_is_right(open_page, site):
     """Its pixels, mapped back by the axes, are values of GELU."""
-    page, _, _ = open_page(browser, site / "activations/gelu.html")
+    page, _, _ = open_page(site / "activations/gelu.html")
     places = page.evaluate("""() => {
         const svg = document.querySelector('.canvas svg');
         const texts = [...svg.querySelectorAll(':scope > text')].map(node =>
@@ -139,8 +128,8 @@ def test_the_drawn_curve_is_right(browser, site):
         assert y(up) == pytest.approx(torch.nn.functional.gelu(at).item(), abs=0.03)
 
 
-def test_numbers_entries_ranges_and_comparisons(browser, site):
-    page, complaints, _ = open_page(browser, site / "activations/staf.html")
+def test_numbers_entries_ranges_and_comparisons(open_page, site):
+    page, complaints, _ = open_page(site / "activations/staf.html")
     before = curve(page)
     page.locator("input[type=number][data-param=phase][data-entry='2']").fill("0.5")
     changed = curve(page)
@@ -153,8 +142,8 @@ def test_numbers_entries_ranges_and_comparisons(browser, site):
     assert complaints == []
 
 
-def test_noise_is_shown_at_the_values_it_was_drawn_at(browser, site):
-    page, _, _ = open_page(browser, site / "activations/rrelu.html")
+def test_noise_is_shown_at_the_values_it_was_drawn_at(open_page, site):
+    page, _, _ = open_page(site / "activations/rrelu.html")
     band = page.locator(".canvas path.band")
     assert band.count() == 1
     page.locator("input[type=range][data-param=lower]").fill("0.2")
@@ -162,15 +151,15 @@ def test_noise_is_shown_at_the_values_it_was_drawn_at(browser, site):
     assert page.locator("[data-when-band]").is_hidden()
 
 
-def test_inputs_are_labelled(browser, site):
+def test_inputs_are_labelled(open_page, site):
     for name in ("swish", "staf", "swiglu"):
-        page, _, _ = open_page(browser, site / f"activations/{name}.html")
+        page, _, _ = open_page(site / f"activations/{name}.html")
         unnamed = "[...document.querySelectorAll('input, select')].filter(n => !n.ariaLabel && !n.labels.length).length"
         assert page.evaluate(unnamed) == 0
 
 
-def test_filters_narrow_the_index_and_stay_in_the_address(browser, site):
-    page, complaints, _ = open_page(browser, site / "index.html")
+def test_filters_narrow_the_index_and_stay_in_the_address(open_page, site):
+    page, complaints, _ = open_page(site / "index.html")
 
     def shown():
         return page.locator("#cards > li:not(.head):visible").evaluate_all(
@@ -189,7 +178,7 @@ def test_filters_narrow_the_index_and_stay_in_the_address(browser, site):
     assert page.locator("#cards > li.head:visible").count() == 1
     address = page.url
     assert address.endswith("#family=rectifier&has=trainable")
-    again, _, _ = open_page(browser, address)
+    again, _, _ = open_page(address)
     assert again.locator("#cards > li:not(.head):visible").count() == 1
     assert again.locator("select[name=family]").input_value() == "rectifier"
     page.get_by_role("button", name="Clear").click()
@@ -201,18 +190,18 @@ def test_filters_narrow_the_index_and_stay_in_the_address(browser, site):
     assert complaints == []
 
 
-def test_copying(browser, site):
-    page, complaints, _ = open_page(browser, site / "activations/gelu.html")
+def test_copying(open_page, site):
+    page, complaints, _ = open_page(site / "activations/gelu.html")
     page.locator("button[data-copy=snippet]").click()
     until(lambda: page.locator("[data-copy=snippet]").inner_text() != "Copy")
     assert complaints == []
 
 
-def test_without_javascript_curves_and_cards_are_there(browser, site):
-    page, _, _ = open_page(browser, site / "activations/gelu.html", java_script_enabled=False)
+def test_without_javascript_curves_and_cards_are_there(open_page, site):
+    page, _, _ = open_page(site / "activations/gelu.html", java_script_enabled=False)
     assert page.locator(".canvas > svg").count() == 2
     assert page.locator(".plot form").is_hidden()
-    index, _, _ = open_page(browser, site / "index.html", java_script_enabled=False)
+    index, _, _ = open_page(site / "index.html", java_script_enabled=False)
     assert index.locator("#cards > li:not(.head):visible").count() == len(NAMES)
 
 

@@ -23,29 +23,17 @@ def report(request, tmp_path_factory):
     return study, path
 
 
-def open_page(browser, path, **options):
-    """Return the page, what it complained about, and what it asked for."""
-    page = browser.new_context(**options).new_page()
-    complaints, requests = [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    return page, complaints, requests
-
-
-def test_it_is_quiet_and_loads_only_itself(browser, report):
+def test_it_is_quiet_and_loads_only_itself(open_page, report):
     _, path = report
-    page, complaints, requests = open_page(browser, path)
+    page, complaints, requests = open_page(path)
     assert complaints == []
     assert requests == [path.as_uri()]
     assert page.locator("img").count() == 0
 
 
-def test_it_has_a_figure_for_everything_that_was_measured(browser, report):
+def test_it_has_a_figure_for_everything_that_was_measured(open_page, report):
     study, path = report
-    page, _, _ = open_page(browser, path)
+    page, _, _ = open_page(path)
     cells, labels = len(study.files.cells), len(study.files.activations)
     assert page.locator("#learning svg.chart").count() == 2 * labels * cells
     assert page.locator("#errors svg.heatmap").count() == labels * cells
@@ -59,17 +47,17 @@ def test_it_has_a_figure_for_everything_that_was_measured(browser, report):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_page_never_scrolls_sideways(browser, report, size):
+def test_the_page_never_scrolls_sideways(open_page, report, size):
     _, path = report
-    page, _, _ = open_page(browser, path, viewport=SIZES[size])
+    page, _, _ = open_page(path, viewport=SIZES[size])
     page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
 
 
-def test_dark_and_light_differ_and_both_show_something(browser, report):
+def test_dark_and_light_differ_and_both_show_something(browser, open_page, report):
     _, path = report
     shots = {
-        scheme: open_page(browser, path, color_scheme=scheme, viewport=SIZES["wide"])[0].screenshot()
+        scheme: open_page(path, color_scheme=scheme, viewport=SIZES["wide"])[0].screenshot()
         for scheme in ("light", "dark")
     }
     brightness = {scheme: pixels(browser, shot) for scheme, shot in shots.items()}
@@ -94,9 +82,9 @@ def pixels(browser, png):
     return page.evaluate(program, source)
 
 
-def test_without_javascript_the_verdict_and_the_tables_are_there(browser, report):
+def test_without_javascript_the_verdict_and_the_tables_are_there(open_page, report):
     study, path = report
-    page, _, _ = open_page(browser, path, java_script_enabled=False)
+    page, _, _ = open_page(path, java_script_enabled=False)
     finding = page.locator(".finding p").first
     assert finding.is_visible()
     assert finding.inner_text()[:20] in study.summary()
@@ -105,17 +93,17 @@ def test_without_javascript_the_verdict_and_the_tables_are_there(browser, report
     assert HOSTILE in table.inner_text()
 
 
-def test_the_embedded_data_are_the_table(browser, report):
+def test_the_embedded_data_are_the_table(open_page, report):
     study, path = report
-    page, _, _ = open_page(browser, path)
+    page, _, _ = open_page(path)
     data = json.loads(page.locator("script#data").text_content())
     shown = [[row["activation"] for row in table["rows"]] for table in data["tables"]]
     assert shown == [table.order for table in study.table]
 
 
-def test_print_shows_folded_parts(browser, report):
+def test_print_shows_folded_parts(open_page, report):
     _, path = report
-    page, _, _ = open_page(browser, path)
+    page, _, _ = open_page(path)
     if page.locator("details").count():
         page.emulate_media(media="print")
         assert page.locator("#ranking details table").first.bounding_box()["height"] > 100

@@ -220,21 +220,11 @@ def test_what_has_no_card_is_refused_in_one_line(capsys, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def open_page(browser, path, **options):
-    page = browser.new_context(**options).new_page()
-    complaints, requests = [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    return page, complaints, requests
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["one", "chapter"])
-def test_pages_are_quiet_and_load_only_themselves(browser, pages, name):
+def test_pages_are_quiet_and_load_only_themselves(open_page, pages, name):
     path = pages / f"{name}.html"
-    page, complaints, requests = open_page(browser, path)
+    page, complaints, requests = open_page(path)
     assert page.locator("canvas").count() == {"one": 2, "chapter": 26}[name]
     page.locator("canvas").first.focus()
     page.keyboard.press("ArrowLeft")
@@ -247,15 +237,15 @@ def test_pages_are_quiet_and_load_only_themselves(browser, pages, name):
 @pytest.mark.browser
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["one", "chapter"])
-def test_pages_of_cards_never_scroll_sideways(browser, pages, name, size):
-    page, _, _ = open_page(browser, pages / f"{name}.html", viewport=SIZES[size])
+def test_pages_of_cards_never_scroll_sideways(open_page, pages, name, size):
+    page, _, _ = open_page(pages / f"{name}.html", viewport=SIZES[size])
     page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
 
 
 @pytest.mark.browser
-def test_thirteen_surfaces_are_drawn_within_a_second(browser, pages):
-    page, _, _ = open_page(browser, pages / "chapter.html", viewport=SIZES["wide"])
+def test_thirteen_surfaces_are_drawn_within_a_second(open_page, pages):
+    page, _, _ = open_page(pages / "chapter.html", viewport=SIZES["wide"])
     empty = """[...document.querySelectorAll('canvas')].filter(canvas => {
         const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
         return !data.some(value => value); }).length"""
@@ -267,8 +257,8 @@ def test_thirteen_surfaces_are_drawn_within_a_second(browser, pages):
 
 
 @pytest.mark.browser
-def test_without_javascript_the_facts_are_there(browser, pages):
-    page, complaints, _ = open_page(browser, pages / "one.html", java_script_enabled=False)
+def test_without_javascript_the_facts_are_there(open_page, pages):
+    page, complaints, _ = open_page(pages / "one.html", java_script_enabled=False)
     assert page.locator("canvas").count() == 0
     assert page.locator("#facts dt").count() >= 5
     assert page.get_by_text("1.5335").first.is_visible()

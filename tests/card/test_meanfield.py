@@ -220,6 +220,28 @@ def test_rates_of_kinks_add_up():
     assert growth == pytest.approx(rate.coefficient**-0.5, rel=1e-3)
 
 
+def test_a_kinked_function_that_bends_is_slow_at_first():
+    """The slower law holds where it is less: hardswish's kinks lie so far out that they matter after 1e5 layers."""
+    one = card("hardswish")
+    edge, rate = one.edge_of_chaos(), one.edge_rate()
+    assert rate.power == 2
+    # phi'' is 1/3 between the kinks.
+    between = math.erf(3 / math.sqrt(2))
+    assert rate.early == pytest.approx(2 / (edge.sigma_w2 * between / 9), rel=1e-10)
+    apart = one.correlations(0.3, 1000, *edge)
+    assert apart[1000] * 1000 == pytest.approx(rate.early, rel=0.15)
+    assert "falls like 6.471 / depth, and like 7.402e+05 / depth^2 from depth 100000 on" in one.facts["edge of chaos"]
+    assert card("relu").edge_rate().early == card("gelu").edge_rate().early == math.inf
+
+
+def test_a_jump_is_chaotic_and_contributes_to_the_slope_of_the_map():
+    """The map of the sign is `2/pi asin(c)`, whose slope at its fixed point 0 is 2/pi and at 1 infinite."""
+    scales = card("sign(x)").depth_scales(1.0)
+    assert (scales.phase, scales.chi) == ("chaotic", 0.0)
+    assert scales.c == pytest.approx(0, abs=1e-12)
+    assert scales.correlation == pytest.approx(-1 / math.log(2 / math.pi), rel=1e-7)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

@@ -28,7 +28,7 @@ def test_known_properties():
 
 def test_the_sentence():
     assert properties(create("x * x")).sentence == (
-        "values in [0, inf]; f(0) = 0; not monotonic; even; steepest slope 40; "
+        "values in [0, inf]; f(0) = 0; not monotonic; even; steepest slope 40 for |x| up to 20; "
         "slope -2e+04 at the far left and 2e+04 at the far right; flat for 0.0 % of standard normal inputs"
     )
 

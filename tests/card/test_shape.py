@@ -7,6 +7,7 @@ import torch
 
 from softknee._card.card import card
 from softknee._catalogue import CATALOGUE
+from softknee._errors import UsageError
 
 # Independently: steepest slope to six digits, and where.
 LIPSCHITZ = {
@@ -46,7 +47,9 @@ def test_lipschitz_constants_are_those_promised(spec):
     assert found == pytest.approx(spec.promises.lipschitz, rel=2e-6)
 
 
-@pytest.mark.parametrize("name", ["squared_relu", "gcu", "finer", "slaf", "x ** 3", "magnitude_threshold", "step_ste"])
+@pytest.mark.parametrize(
+    "name", ["squared_relu", "gcu", "finer", "slaf", "x ** 3", "exp(x)", "log(x)", "magnitude_threshold", "step_ste"]
+)
 def test_what_gets_ever_steeper_or_jumps_has_none(name):
     assert card(name).lipschitz == math.inf
 
@@ -65,7 +68,12 @@ def test_what_gets_ever_steeper_or_jumps_has_none(name):
         ("gauss", ["rises", "falls"], [0.0]),
         ("smelu", ["flat", "rises"], [-1.0]),
         ("sigmoid", ["rises"], []),
-        ("step_ste", ["flat"], []),
+        ("step_ste", ["flat", "flat"], [0.0]),
+        ("magnitude_threshold", ["rises", "flat", "rises"], [-0.5, 0.5]),
+        ("x - sign(x)", ["rises", "rises"], [0.0]),
+        ("x + sign(x)", ["rises"], []),
+        ("exp(x)", ["rises"], []),
+        ("exp(-x)", ["falls"], []),
     ],
 )
 def test_monotonic_pieces(name, directions, turns):
@@ -73,6 +81,22 @@ def test_monotonic_pieces(name, directions, turns):
     assert [piece.direction for piece in pieces] == directions
     assert [piece.high for piece in pieces[:-1]] == pytest.approx(turns, abs=1e-6)
     assert (pieces[0].low, pieces[-1].high) == (-math.inf, math.inf)
+
+
+def test_where_numbers_end_is_no_kink():
+    """exp stops at the largest float64, near 709.8."""
+    one = card("exp(x)")
+    assert one.kinks == ()
+    assert one.lipschitz_at == math.inf
+    assert one.facts["Lipschitz"] == "none: its slope grows without bound"
+    assert (one.properties.minimum, one.properties.maximum) == (0, math.inf)
+    assert card("exp(x) - exp(-x)").properties.odd
+
+
+def test_a_function_without_values_is_refused():
+    one = card("log(-1 - x * x)")
+    with pytest.raises(UsageError, match="has no finite value between -1e4 and 1e4"):
+        one.to_dict()
 
 
 def test_extremes():

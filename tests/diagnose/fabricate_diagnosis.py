@@ -7,7 +7,8 @@ import math
 import random
 
 from softknee._diagnose.rules.rules import THRESHOLDS, findings
-from softknee._diagnose.schema import SCHEMA, checked, compact, plain
+from softknee._diagnose.schema import SCHEMA, checked, compact
+from softknee._report.plain import plain
 
 HOSTILE = "layers.</script><img src=x onerror=alert(1)>"
 STATES = ("silent", "dead", "constant", "linear", "saturated", "dormant", "gradient_dormant")
@@ -193,7 +194,6 @@ def diagnosis(sites=5, *, seed=0, hostile=False):
                 "by_site": [{"site": name, **part} for name in names],
             },
             "sharpness": {"lr_limit": 0.21, "lr_limit_momentum": 0.4, "momentum": 0.9},
-            "cost_hvp": None,
         },
         "landscape": {
             "one": {"a": grid, "loss": [2.3 + a * a for a in grid]},
@@ -248,7 +248,7 @@ def diagnosis(sites=5, *, seed=0, hostile=False):
         "method": {"thresholds": dict(THRESHOLDS), "definitions": [["dead-units", "No slope."]], "not_measured": {}},
     }
     data = checked(compact(plain(data)), "made up")
-    return {**data, "findings": plain(findings(data))}
+    return compact(plain({**data, "findings": findings(data)}))
 
 
 def trial(activation, kind, difference, verdict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from softknee._cli import run
+from softknee._diagnose.trial.run import Trainer
 
 PROJECT = """
 import torch
@@ -105,6 +107,37 @@ def test_a_silenced_rule_does_not_fail(project, capsys):
     assert json.loads((project / "report" / "report.json").read_text())["method"]["silenced"] == quiet[1::2]
 
 
+TRIAL = ("--loss", "cross_entropy", "--level", "trial", "--lr", "0.1", "--budget", "1s")
+
+
+def test_level_trial_trains_and_says_what_came_out(project, capsys):
+    assert run(arguments(*TRIAL)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("Trials: ") for line in lines) == 1
+    stored = json.loads((project / "report" / "report.json").read_text())
+    assert stored["method"]["not_measured"] == {}
+    assert [one["kind"] for one in stored["trials"][:3]] == ["no change", "matched gain", "new seed"]
+    assert stored["trials_about"]["verdict"] in "\n".join(lines)
+    assert "same activation, matched gain" in (project / "report" / "report.html").read_text()
+
+
+def test_ctrl_c_ends_trials_and_keeps_the_diagnosis(project, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "__call__", lambda *_: signal.raise_signal(signal.SIGINT))
+    handler = signal.getsignal(signal.SIGINT)
+    assert run(arguments(*TRIAL)) == 0
+    assert signal.getsignal(signal.SIGINT) is handler
+    stored = json.loads((project / "report" / "report.json").read_text())
+    assert stored["trials_about"]["ended"] == "interrupted"
+    assert stored["curvature"]
+
+
+def test_ctrl_c_before_trials_stops_and_writes_nothing(project, capsys, monkeypatch):
+    monkeypatch.setattr("softknee._diagnose.flow.signal.signal", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert run(arguments(*TRIAL)) == 130
+    assert capsys.readouterr().err == "softknee: stopped\n"
+    assert list(project.glob("report/*")) == []
+
+
 def test_explain_needs_no_model(capsys):
     assert run(["diagnose", "--explain", "dead-units"]) == 0
     printed = capsys.readouterr().out
@@ -134,6 +167,9 @@ def test_explain_needs_no_model(capsys):
         (arguments("--samples", "0"), "samples must be a whole number of at least 1"),
         (arguments("--silence", "dead"), "no rule named 'dead'"),
         (arguments("--level", "trial"), "needs its learning rate"),
+        (arguments("--level", "trial", "--lr", "0.1"), "level 'trial' trains the model and needs a loss"),
+        (arguments("--lr", "0.1", "--momentum", "1"), "momentum must be at least 0 and under 1, got 1.0"),
+        (arguments("--momentum", "0.9"), "momentum is that of SGD at a learning rate; give lr too"),
         (arguments("--budget", "soon"), "budget must be a time in seconds"),
         (arguments("--history", "none.json"), "none.json"),
         (arguments("--out", "/proc/nowhere"), "/proc/nowhere"),

@@ -17,6 +17,7 @@ from torch import nn
 
 from softknee import SoftkneeError, UsageError
 from softknee._diagnose.diagnosis import Diagnosis
+from softknee._diagnose.options import like
 from softknee._diagnose.run import diagnose
 from softknee._diagnose.units.watch import watch
 
@@ -237,6 +238,81 @@ def test_the_loss_of_the_model_itself_is_used(full):
     assert own["curvature"]["trace"]["value"] == pytest.approx(given["curvature"]["trace"]["value"], rel=1e-3)
 
 
+def test_the_gradients_of_sites_come_with_a_loss_of_the_models_own(full):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x, labels=None):
+            scores = self.inner(x)
+            return {"loss": None if labels is None else nn.functional.cross_entropy(scores, labels), "logits": scores}
+
+    own = diagnose(Own(), [{"x": x, "labels": y} for x, y in batches()], level="full").to_dict()
+    assert own["data"]["loss"] == "the model's own"
+    for one, given in zip(own["sites"], full.to_dict()["sites"], strict=True):
+        assert one["gradient"]["rms"] == pytest.approx(given["gradient"]["rms"], rel=1e-4)
+        assert one["states"]["gradient_dormant"] == given["states"]["gradient_dormant"]
+    assert own["classification"] == full.to_dict()["classification"]
+
+
+def test_targets_that_are_no_classes_are_not_counted_as_such():
+    rows = batches()
+    wanted = {
+        "mse": [(x, x[:, :4]) for x, _ in rows],
+        "bce_with_logits": [(x, x[:, :4].sigmoid()) for x, _ in rows],
+        "l1": [(x, y[:, None].expand(-1, 4).float()) for x, y in rows],
+    }
+    for loss, loader in wanted.items():
+        data = diagnose(network(), loader, loss, level="full").to_dict()
+        assert data["classification"] is None
+        assert data["method"]["not_measured"] == {}
+    soft = [(x, nn.functional.one_hot(y, 4).float()) for x, y in rows]
+    assert diagnose(network(), soft, "cross_entropy", level="full").to_dict()["classification"]
+
+
+def test_tokens_to_predict_are_not_the_classes_of_their_own_places():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.act, self.head = nn.Embedding(7, 8), nn.GELU(), nn.Linear(8, 7)
+
+        def forward(self, ids, labels):
+            logits = self.head(self.act(self.embedding(ids)))
+            return {"loss": nn.functional.cross_entropy(logits[:, :-1].mT, labels[:, 1:]), "logits": logits}
+
+    ids = torch.randint(7, (8, 5), generator=torch.Generator().manual_seed(0))
+    data = diagnose(Language(), [{"ids": ids, "labels": ids}], level="full").to_dict()
+    assert data["gradients"]["loss"] > 0
+    assert data["classification"] is None
+
+
+def test_shared_parameters_are_the_same_objects_afterwards():
+    act, layer = nn.PReLU(), nn.Linear(12, 12)
+    model = nn.Sequential(layer, act, layer, act, nn.Linear(12, 4))
+    before = {name: id(one) for name, one in model.named_parameters(remove_duplicate=False)}
+    data = diagnose(model, batches(), "cross_entropy", level="full").to_dict()
+    assert {name: id(one) for name, one in model.named_parameters(remove_duplicate=False)} == before
+    middle = len(data["landscape"]["one"]["loss"]) // 2
+    assert data["landscape"]["one"]["loss"][middle] == pytest.approx(data["gradients"]["loss"], rel=1e-4)
+
+
+def test_of_a_compiled_model_the_original_is_measured():
+    compiled = torch.compile(network(), backend="eager")
+    data = diagnose(compiled, batches(), "cross_entropy", level="full").to_dict()
+    assert data["method"]["not_measured"] == {}
+    assert [site["name"] for site in data["sites"]] == ["2", "4"]
+
+
+def test_a_loader_that_shuffles_yields_the_same_sample_and_leaves_the_random_numbers():
+    x, y = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16, shuffle=True)
+    numbers = randomness()
+    first, again, other = (diagnose(network(), loader, samples=32, seed=seed).to_dict() for seed in (0, 0, 1))
+    assert randomness() == numbers
+    assert first["data"]["hash"] == again["data"]["hash"] != other["data"]["hash"]
+
+
 def test_the_history_of_a_training_gives_trajectories_and_firing(tmp_path):
     model = network(nn.PReLU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -258,6 +334,29 @@ def test_the_history_of_a_training_gives_trajectories_and_firing(tmp_path):
     page = Diagnosis(live).to_html()
     assert "Parameters over the steps" in page
     assert "Firing of the units over training" in page
+
+
+def test_trials_train_with_the_optimizer_that_is_given(monkeypatch):
+    class Caught(Exception):
+        pass
+
+    def caught(*_, **options):
+        raise Caught(options)
+
+    monkeypatch.setattr("softknee._diagnose.trial.trial.trial", caught)
+    model = network()
+    given = torch.optim.RMSprop(model.parameters(), lr=0.1, alpha=0.9, weight_decay=0.01, momentum=0.5)
+    options = {"model": model, "loader": batches(), "loss": "cross_entropy", "level": "trial"}
+    reason = diagnose(**options, lr=0.1, momentum=0.9).to_dict()["method"]["not_measured"]["trials"]
+    assert "'optimizer': 'sgd', 'momentum': 0.9" in reason
+    reason = diagnose(**options, optimizer=given).to_dict()["method"]["not_measured"]["trials"]
+    assert "'lr': 0.1" in reason
+    assert "'momentum': None" in reason
+    made = like(given)(list(network().parameters()), 0.3)
+    assert type(made) is torch.optim.RMSprop
+    (group,) = made.param_groups
+    expected = {**given.param_groups[0], "lr": 0.3, "params": group["params"]}
+    assert group == expected
 
 
 # What is refused, in words.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 
@@ -250,9 +251,21 @@ def test_values_that_are_not_finite_are_a_number_and_no_crash():
     assert everything["moments"]["nonfinite"] == 1.0
 
 
-def test_the_dictionary_is_json_and_agrees_with_a_reference():
-    import json
+@pytest.mark.parametrize(
+    ("size", "activation"), [(1e11, nn.ReLU), (1e20, nn.ReLU), (1e20, nn.Sigmoid), (1e30, nn.Tanh)]
+)
+def test_powers_that_leave_the_range_of_float32_are_left_out(size, activation):
+    found = unit_health(scaled(4, activation(), size), [gaussian(200, 4)])["1"]
+    data = found.to_dict()
+    json.dumps(data, allow_nan=False)
+    assert data["moments"]["z"]["kurtosis"] is None
+    # Where even squares do, nothing that rests on them is said.
+    assert (data["moments"]["linear_r2"] is None) == (size > 1e18)
+    assert data["moments"]["outlier_ratio"] is None or data["moments"]["outlier_ratio"] >= 1
+    assert data["states"]["constant"]["count"] == 0
 
+
+def test_the_dictionary_is_json_and_agrees_with_a_reference():
     model, x = scaled(6, nn.GELU(), 2.0, bias=0.5), gaussian(500, 6)
     found = unit_health(model, [x]).to_dict()
     json.dumps(found, allow_nan=False)
@@ -456,3 +469,23 @@ def test_bad_limits_are_refused():
             unit_health(nn.Sequential(nn.ReLU()), [gaussian(3, 2)], **options)
     with pytest.raises(KeyError, match="no site is named 'nope'; there are 1"):
         unit_health(layer(3, nn.ReLU()), [gaussian(3, 8)])["nope"]
+
+
+def test_units_without_a_finite_value_are_in_no_state_of_values():
+    model = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    with torch.no_grad():
+        model[0].weight[2] = math.nan
+        model[0].weight[4] = 0.0
+    target = torch.zeros(20, dtype=torch.long)
+    states = unit_health(model, [(gaussian(20, 8), target)], "cross_entropy")["1"]
+    assert states.units_in("constant") == (4,)
+    assert 2 not in states.units_in("dormant")
+    # The loss is not finite, nor any gradient.
+    assert states.units_in("gradient_dormant") == ()
+
+
+def test_one_value_of_each_unit_shows_nothing_constant():
+    site = unit_health(scaled(8, nn.Tanh(), 1.0), [gaussian(1, 8)])["1"]
+    assert site.states["constant"] is None
+    assert any("whether it varies" in note for note in site.notes)
+    assert unit_health(scaled(8, nn.Tanh(), 1.0), [gaussian(2, 8)])["1"].states["constant"].count == 0

@@ -140,6 +140,7 @@ class Residual(nn.Module):
     [
         (lambda x, y: x + y, lambda s: 1 + s),
         (lambda x, y: 3 * x - 0.5 * y, lambda s: 3 + 0.5 * s),
+        (lambda x, y: torch.add(x, y, alpha=5), lambda s: 5 * (1 + s)),
         (lambda x, y: torch.cat([x, y / 2], 1), lambda s: math.hypot(1, s / 2)),
         (lambda x, y: y.unsqueeze(1).expand(-1, 4, -1).flatten(1), lambda s: 2 * s),
         (lambda x, y: F.max_pool1d(y, 3, stride=1), lambda s: math.sqrt(3) * s),
@@ -152,6 +153,15 @@ def test_branches_and_other_functions(join, bound):
     found = lipschitz(model, [torch.randn(6, 5)])
     assert found.high == pytest.approx(bound(norm(model.layer.weight)), rel=1e-5)
     assert 0 < found.low <= found.high
+
+
+@pytest.mark.parametrize(("options", "windows"), [({}, 1), ({"stride": 1}, 3), ({"stride": 2, "dilation": 2}, 3)])
+def test_a_maximum_counts_as_often_as_windows_have_it(options, windows):
+    x = torch.zeros(1, 1, 21)
+    x[..., 10] = 9.0
+    found = lipschitz(nn.Sequential(nn.MaxPool1d(3, **options), nn.Flatten()), [x])
+    assert found.high == pytest.approx(math.sqrt(windows))
+    assert found.low >= math.sqrt(windows) * (1 - 1e-4)
 
 
 class Attention(nn.Module):
@@ -178,6 +188,7 @@ def test_attention_has_no_bound(how):
     [
         (lambda x, y: x * y, "a product of two streams is not Lipschitz"),
         (lambda x, y: torch.cumsum(y, 1), "no bound is known for cumsum"),
+        (lambda x, y: y[:, [0, 0, 0, 0]], "a list of places may take elements several times"),
         (lambda x, y: F.relu(y).square(), "is not Lipschitz"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from softknee._diagnose.preserve import gradients, preserved
+from softknee._diagnose.preserve import called_with, gradients, preserved, seeded
 
 
 @pytest.fixture
@@ -105,3 +105,43 @@ def test_gradients_come_through_reentrant_checkpoints():
         (through, _) = gradients(checkpoint(layer, x, use_reentrant=True).square().mean(), list(layer.parameters()))
         (plain, _) = gradients(layer(x).square().mean(), list(layer.parameters()))
     assert torch.allclose(through, plain)
+
+
+class Twice(nn.Module):
+    """A module that occurs at two places, and a weight that two modules have."""
+
+    def __init__(self):
+        super().__init__()
+        shared = nn.Linear(4, 4)
+        self.first, self.second, self.tied = shared, shared, nn.Linear(4, 4)
+        self.tied.weight = shared.weight
+
+    def forward(self, x):
+        return self.tied(self.second(self.first(x)))
+
+
+def test_other_tensors_take_the_place_of_shared_parameters_for_a_call_alone():
+    model, x = Twice(), torch.randn(3, 4)
+    before = dict(model.named_parameters(remove_duplicate=False))
+    weights = {name: one.detach() + 1 for name, one in model.named_parameters()}
+    found = called_with(model, weights, (x,))
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert {name: id(one) for name, one in after.items()} == {name: id(one) for name, one in before.items()}
+    assert all(one.requires_grad for one in after.values())
+    with torch.no_grad():
+        for one in model.parameters():
+            one += 1
+    assert torch.equal(found, model(x))
+
+
+def test_the_same_seed_draws_the_same_and_leaves_the_states():
+    def drawn():
+        return torch.rand(()).item(), random.random(), np.random.random()
+
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    found = []
+    for seed in (1, 1, 2):
+        with seeded(seed):
+            found.append(drawn())
+    assert found[0] == found[1] != found[2]
+    assert same(before, (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()))

@@ -85,6 +85,11 @@ CASES = {
         "warn",
         lambda d: d["structure"].update(sites=0, layers=1),
     ),
+    "fresh-statistics": (
+        lambda d: d["structure"].update(fresh_norms=1),
+        "warn",
+        lambda d: d["structure"].update(fresh_norms=0),
+    ),
     "activations-in-a-row": (
         lambda d: d["structure"].update(in_a_row=[["a", "b"]]),
         "warn",
@@ -195,6 +200,49 @@ def test_severities_go_with_the_limits(quiet):
         assert worst(findings(data)) == severity
 
 
+def test_few_values_of_a_unit_are_a_note_only(quiet):
+    for states, n, severity in (
+        ({"dead": 0.6}, 28, "info"),
+        ({"dead": 0.6}, 29, "critical"),
+        ({"silent": 0.6}, 28, "info"),
+        ({"silent": 0.6}, 29, "warn"),
+        # All units of a layer together are many values.
+        ({"dead": 1.0}, 1, "critical"),
+    ):
+        data = copy.deepcopy(quiet)
+        with_site(data, **states)
+        for name in states:
+            data["sites"][0]["states"][name]["n"] = n
+        assert [one["severity"] for one in findings(data)] == [severity]
+
+
+def test_units_that_are_0_but_for_a_few_values_are_told_from_those_that_are_flat(quiet):
+    data = copy.deepcopy(quiet)
+    with_site(data, saturated=0.25)
+    said = "They are 0 there"
+    for rare, units in ((True, 64), (False, 63)):
+        data["sites"][0]["firing"] = [units, *([0] * 18), 256 - units]
+        (found,) = findings(data)
+        assert (said in found["text"]) == rare
+
+
+def test_frozen_parameters_are_not_missed_a_gradient(quiet):
+    data = copy.deepcopy(quiet)
+    data["gradients"]["layers"][0] |= {"gradient": None, "trained": False}
+    assert findings(data) == []
+
+
+def test_layers_off_the_gain_are_counted_in_a_sentence(quiet):
+    data = copy.deepcopy(quiet)
+    data["signal"]["layers"][0] |= {"ratio": 0.4}
+    (found,) = findings(data)
+    assert found["text"].startswith("1 of 2 layers is off the forward gain: σ_w = ")
+    data["signal"]["layers"][1] |= {"ratio": 0.3}
+    (found,) = findings(data)
+    assert found["site"] == data["signal"]["layers"][1]["layer"]
+    assert found["text"].startswith("2 of 2 layers are off the forward gain, here most: σ_w = ")
+
+
 def test_worst_comes_first_and_sites_stay_in_order():
     found = findings(diagnosis(6))
     ranks = [SEVERITIES.index(one["severity"]) for one in found]
@@ -226,7 +274,7 @@ def test_trained_weights_may_have_any_gain(quiet):
 
 def test_unknown_rules_are_refused_with_the_list():
     with pytest.raises(
-        UsageError, match=r"no rule named 'dead-unit'; there are dead-units, .*; did you mean 'dead-units'"
+        UsageError, match=r"no rule named 'dead-unit'; there are .*dead-units, .*; did you mean 'dead-units'"
     ):
         findings(diagnosis(1), silence=["dead-unit"])
     with pytest.raises(UsageError, match="no rule named 'nonsense'"):
@@ -315,6 +363,17 @@ def test_parameters_that_the_optimizer_lacks_decays_or_shares():
     names = {name for name, _ in ids(model, batches(8), optimizer=decaying)}
     assert "activation-decay" in names
     assert "not-optimised" not in names
+
+
+@pytest.mark.usefixtures("_seed")
+def test_a_batch_norm_that_has_seen_no_data():
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    assert ("fresh-statistics", "") in ids(model, batches(8))
+    with torch.no_grad():
+        model.train()(batches(8)[0][0])
+    assert "fresh-statistics" not in {name for name, _ in ids(model, batches(8))}
+    model[1] = nn.BatchNorm1d(16, track_running_stats=False)
+    assert "fresh-statistics" not in {name for name, _ in ids(model, batches(8))}
 
 
 @pytest.mark.usefixtures("_seed")

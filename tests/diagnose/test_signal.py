@@ -73,6 +73,27 @@ def test_theory_predicts_mean_squares_and_cosines_from_the_first_layer(name, sb2
     assert not any(one.note for one in found.layers[1:])
 
 
+def test_cosines_of_a_signal_that_vanishes_are_those_of_one_that_stays():
+    # ReLU is homogeneous: the scale of the weights changes no cosine, and all mean squares by its powers.
+    kept, vanishing = (mlp(nn.ReLU, width=60, depth=24, sw2=1.0) for _ in range(2))
+    with torch.no_grad():
+        for one, other in zip(kept.parameters(), vanishing.parameters(), strict=True):
+            other.copy_(one * (0.4 if one.dim() > 1 else 1))
+    found, small = (signal(model, [samples(20)]).layers for model in (kept, vanishing))
+    assert small[-1].q < 1e-26
+    for place, (one, other) in enumerate(zip(found, small, strict=True), start=1):
+        assert other.cosine == pytest.approx(one.cosine, rel=1e-4, abs=1e-6)
+        assert other.cosine_theory == pytest.approx(one.cosine_theory, rel=1e-4, abs=1e-6)
+        assert other.q_theory == pytest.approx(one.q_theory * 0.16**place, rel=1e-4)
+
+
+def test_outputs_that_are_all_zero_have_no_cosine():
+    layers = [nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False)]
+    with torch.no_grad():
+        layers[0].weight.copy_(-torch.eye(4))
+    assert math.isnan(signal(nn.Sequential(*layers), [torch.rand(6, 4) + 0.1]).layers[-1].cosine)
+
+
 def test_correlations_of_relu_follow_the_arc_cosine_kernel():
     """T5 in a model: the closed form of Cho & Saul, in the exact weights that the layer has."""
     found = signal(mlp(nn.ReLU, depth=1), [samples(cosine=0.5)])
@@ -410,3 +431,11 @@ def test_everything_is_as_before_after_an_error():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.is_grad_enabled()
     assert all(one.requires_grad for one in model.parameters())
+
+
+def test_a_single_output_has_no_direction_that_samples_could_share():
+    model = mlp(nn.GELU, depth=2, outputs=1)
+    found = signal(model, [torch.randn(64, 100, generator=torch.Generator().manual_seed(0))])
+    assert math.isnan(found.layers[-1].cosine)
+    assert found.to_dict()["layers"][-1]["cosine"] is None
+    assert found.cosine_last == found.layers[-2].cosine

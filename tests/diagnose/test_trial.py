@@ -197,6 +197,10 @@ def test_a_given_model_is_drawn_anew_or_kept():
     assert not kept.from_scratch
     assert [entry.kind for entry in kept.entries] == ["no change", "new seed", "candidate"]
     assert "fine-tuning of the weights that the model has" in repr(kept)
+    favours = "favours no change; give a validation"
+    assert favours in repr(kept)
+    assert favours not in repr(quick(model, trained=True, validation=loader(64)))
+    assert favours not in repr(anew)
     scaled = Scaled()
     assert not quick(scaled).from_scratch
     with pytest.raises(UsageError, match="cannot be drawn anew, as parts of it have no reset_parameters"):

@@ -346,3 +346,26 @@ def test_watching_costs_little():
         assert plain_and_watched(model, torch.randn(128, 784), 41, 10) < 1.2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_activations_that_are_swapped_in_between_are_seen():
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    with sk.watch(model, every=1) as watched:
+        model(x).sum().backward()
+        sk.swap(model, "tanh", where="relu")
+        model(x).sum().backward()
+        (site,) = watched.sites()
+        assert site.to_place()["kind"] == "tanh"
+        # Nothing of the ReLU is among its values.
+        assert site.firing.min() == 1.0
+
+
+def test_why_nothing_was_seen_is_said():
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU()).eval()
+    with sk.watch(model) as watched:
+        model(torch.randn(4, 8))
+    assert watched.summary() == (
+        "0 steps, 0 observed; nothing was seen yet: the model has not run in training mode, or only compiled, where "
+        "hooks see nothing"
+    )

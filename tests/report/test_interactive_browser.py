@@ -36,16 +36,6 @@ def path(tmp_path_factory):
     return path
 
 
-def open_page(browser, path, **options):
-    page = browser.new_context(**options).new_page()
-    complaints, requests = [], []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    return page, complaints, requests
-
-
 def shown(canvas):
     return canvas.evaluate("canvas => canvas.toDataURL()")
 
@@ -65,8 +55,8 @@ def colours(canvas):
     )
 
 
-def test_surfaces_are_drawn_quietly(browser, path):
-    page, complaints, requests = open_page(browser, path)
+def test_surfaces_are_drawn_quietly(open_page, path):
+    page, complaints, requests = open_page(path)
     canvases = page.locator("canvas")
     assert canvases.count() == 4
     for index in range(3):
@@ -75,8 +65,8 @@ def test_surfaces_are_drawn_quietly(browser, path):
     assert requests == [path.as_uri()]
 
 
-def test_drag_and_arrow_keys_turn_a_surface(browser, path):
-    page, complaints, _ = open_page(browser, path)
+def test_drag_and_arrow_keys_turn_a_surface(open_page, path):
+    page, complaints, _ = open_page(path)
     canvas = page.locator("canvas").first
     until(lambda: colours(canvas) > 40)
     start = shown(canvas)
@@ -100,8 +90,8 @@ def test_drag_and_arrow_keys_turn_a_surface(browser, path):
     assert complaints == []
 
 
-def test_a_finger_turns_it_across_and_scrolls_the_page_down(browser, path):
-    page, _, _ = open_page(browser, path, has_touch=True, viewport={"width": 380, "height": 700})
+def test_a_finger_turns_it_across_and_scrolls_the_page_down(open_page, path):
+    page, _, _ = open_page(path, has_touch=True, viewport={"width": 380, "height": 700})
     canvas = page.locator("canvas").first
     until(lambda: colours(canvas) > 40)
     assert canvas.evaluate("canvas => getComputedStyle(canvas).touchAction") == "pan-y"
@@ -114,15 +104,15 @@ def test_a_finger_turns_it_across_and_scrolls_the_page_down(browser, path):
     until(lambda: shown(canvas) != start)
 
 
-def test_maps_stay_as_they_are(browser, path):
-    page, _, _ = open_page(browser, path)
+def test_maps_stay_as_they_are(open_page, path):
+    page, _, _ = open_page(path)
     assert page.locator("canvas").nth(1).get_attribute("tabindex") is None
     assert page.locator("canvas").nth(0).get_attribute("tabindex") == "0"
 
 
-def test_a_map_is_dark_where_it_is_small(browser, path):
+def test_a_map_is_dark_where_it_is_small(open_page, path):
     """sqrt(tanh(x)^2 + tanh(y)^2) is 0 in the middle and largest in the corners."""
-    page, _, _ = open_page(browser, path)
+    page, _, _ = open_page(path)
     canvas = page.locator("canvas").nth(1)
     until(lambda: colours(canvas) > 40)
     middle, corner = canvas.evaluate(
@@ -132,16 +122,16 @@ def test_a_map_is_dark_where_it_is_small(browser, path):
     assert (middle[:3], corner[:3]) == ([68, 1, 84], [252, 231, 37])
 
 
-def test_a_folded_surface_is_drawn_once_it_is_opened(browser, path):
-    page, _, _ = open_page(browser, path)
+def test_a_folded_surface_is_drawn_once_it_is_opened(open_page, path):
+    page, _, _ = open_page(path)
     canvas = page.locator("details canvas")
     assert colours(canvas) <= 1
     page.locator("summary").click()
     until(lambda: colours(canvas) > 40)
 
 
-def test_dark_pages_have_light_letters(browser, path):
-    page, _, _ = open_page(browser, path, color_scheme="light")
+def test_dark_pages_have_light_letters(open_page, path):
+    page, _, _ = open_page(path, color_scheme="light")
     canvas = page.locator("canvas").first
     until(lambda: colours(canvas) > 40)
     light = shown(canvas)
@@ -149,8 +139,8 @@ def test_dark_pages_have_light_letters(browser, path):
     until(lambda: shown(canvas) != light)
 
 
-def test_surfaces_say_what_they_are(browser, path):
-    page, _, _ = open_page(browser, path)
+def test_surfaces_say_what_they_are(open_page, path):
+    page, _, _ = open_page(path)
     label = page.locator("canvas").first.evaluate("canvas => canvas.ariaLabel")
     assert label == "tanh. A surface. From −2 to 2. Drag it or use the arrow keys to turn it."
 
@@ -159,8 +149,8 @@ def names(page):
     return page.locator("tbody tr td:first-child").all_inner_texts()
 
 
-def test_headings_sort_and_what_is_missing_stays_last(browser, path):
-    page, complaints, _ = open_page(browser, path)
+def test_headings_sort_and_what_is_missing_stays_last(open_page, path):
+    page, complaints, _ = open_page(path)
     page.get_by_role("button", name="number").click()
     assert names(page) == ["a", "e9", "e10", "d", "b", "c"]
     assert page.locator("th").nth(1).get_attribute("aria-sort") == "descending"
@@ -174,8 +164,8 @@ def test_headings_sort_and_what_is_missing_stays_last(browser, path):
     assert complaints == []
 
 
-def test_without_javascript_the_words_and_numbers_are_there(browser, path):
-    page, complaints, _ = open_page(browser, path, java_script_enabled=False)
+def test_without_javascript_the_words_and_numbers_are_there(open_page, path):
+    page, complaints, _ = open_page(path, java_script_enabled=False)
     assert page.locator("canvas").count() == 0
     assert page.get_by_text("The verdict.").is_visible()
     assert page.get_by_text("It takes JavaScript to be drawn.").first.is_visible()

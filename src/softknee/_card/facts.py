@@ -87,7 +87,11 @@ def edge_text(card: Card) -> str:
         return text
     if not rate.coefficient:
         return f"{text}; inputs keep their correlation"
-    return f"{text}; there 1 - c falls like {rate.coefficient:.4g} / depth{'^2' if rate.power == 2 else ''}"
+    law = f"{rate.coefficient:.4g} / depth{'^2' if rate.power == 2 else ''}"
+    if math.isfinite(rate.early):
+        depth = float(f"{rate.coefficient / rate.early:.1g}")
+        return f"{text}; there 1 - c falls like {rate.early:.4g} / depth, and like {law} from depth {depth:g} on"
+    return f"{text}; there 1 - c falls like {law}"
 
 
 def normalising_text(card: Card) -> str:
@@ -100,13 +104,13 @@ def normalising_text(card: Card) -> str:
 
 
 def thresholds_text(found: dict[str, Threshold]) -> str:
-    """Return where gradients end, by dtype."""
+    """Return where gradients end, by dtype; they may do so by rounding, as of softsign."""
     parts = []
     for name, one in found.items():
         sides = [f"from {number(one.low)} down"] if one.low is not None else []
         sides += [f"from {number(one.high)} up"] if one.high is not None else []
         parts.append(f"{name} {' and '.join(sides) if sides else 'never'}")
-    return "; ".join(parts)
+    return f"as torch computes it, {'; '.join(parts)}"
 
 
 def number(value: float) -> str:

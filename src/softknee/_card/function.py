@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # What an activation is tried with before anything is computed.
 PROBES = (-1.5, -0.25, 0.5, 2.0)
 CHANNELWISE = 2
+# Values as large say where float64 ends, and no more of a function.
+HUGE = 1e300
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from softknee._card.function import HUGE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -77,7 +79,10 @@ def _kinks(function: Function) -> list[Kink]:
     places = dict.fromkeys(function.declared, True)
     edges = _edges()
     found: list[Kink] = []
-    sizes = tuple(one.abs().median().item() for one in function.derivatives(edges, 2))
+    every = function.derivatives(edges, 2)
+    # Where numbers end, a formula stops with a kink that is not the function's.
+    edges = edges[~(every[0].abs() >= HUGE).any(1)]
+    sizes = tuple(one.abs().median().item() for one in every)
     for order in range(3):
         least = LEAST[order] * max(1.0, sizes[order] if math.isfinite(sizes[order]) else 1.0)
         known = {one.place for one in found}

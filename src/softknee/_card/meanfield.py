@@ -35,6 +35,8 @@ SAME = 1e-12
 # How close to 1 a slope of a map counts as 1.
 CRITICAL = 1e-9
 KEPT = 16
+# How far beside a place its slope is taken, relatively: rounding and curvature then cost about 1e-9 each.
+BESIDE = 1e-4
 
 
 class Edge(NamedTuple):
@@ -55,10 +57,13 @@ class EdgeRate(NamedTuple):
     Attributes:
         power: 1 for a function with a second derivative, 2 for one with kinks.
         coefficient: 0 where inputs keep their correlation.
+        early: Of a function with kinks that bends between them: `1 - c_l` falls like `early / l` as long as that is
+            less. Infinite for others.
     """
 
     power: int
     coefficient: float
+    early: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class DepthScales:
         c: The correlation that two inputs end up with.
         correlation: Layers over which the distance from it shrinks by e; infinite on the edge.
         variance: The same for the distance of a variance from `q`.
-        phase: `"ordered"`, `"edge"` or `"chaotic"`: chi below, at or above 1.
+        phase: `"ordered"`, `"edge"` or `"chaotic"`: chi below, at or above 1; always chaotic where the function jumps.
     """
 
     q: float
@@ -215,6 +220,9 @@ class MeanField:
         q = max(point.q, VANISHING)
         chi = sigma_w2 * self.rule(q).slope_square
         phase = "edge" if abs(chi - 1) < CRITICAL else "ordered" if chi < 1 else "chaotic"
+        if self._jumps:
+            # However close two inputs are, a jump between them tears them apart; the slope of the map at 1 is infinite.
+            phase = "chaotic"
         c, slope = (1.0, chi) if phase != "chaotic" else self._chaotic(q, sigma_w2, sigma_b2)
         return DepthScales(point.q, chi, point.slope, c, _scale(slope), _scale(point.slope), phase)
 
@@ -239,19 +247,18 @@ class MeanField:
     def edge_rate(self, q: float = 1.0) -> EdgeRate | None:
         """Return how inputs become alike on the edge at a variance; None where there is no edge."""
         edge = self.edge_of_chaos(q)
-        if edge is None:
+        if edge is None or any(math.isinf(kink.size) for kink in self.kinks):
             return None
+        # 1 - c' = (1 - c) - s (1 - c)^(3/2) - (1 - c)^2 / b: slopes differ where a kink lies between two inputs, and
+        # where the function bends.
         rule, kinks = self.rule(q), [kink for kink in self.kinks if kink.kind == "kink"]
-        if any(math.isinf(kink.size) for kink in self.kinks):
-            return None
-        if kinks:
-            # 1 - c' = (1 - c) - s (1 - c)^(3/2): slopes differ where a kink lies between two inputs.
-            density = sum(kink.size**2 * _normal(kink.place / math.sqrt(q)) for kink in kinks)
-            s = 2 / 3 * edge.sigma_w2 * density / math.sqrt(math.pi)
-            return EdgeRate(2, 4 / s**2 if s else math.inf)
-        bend = self.function.derivatives(rule.x, 2)[2]
-        square = rule.expect(bend.square())
-        return EdgeRate(1, 2 * rule.slope_square / (q * square) if square else 0.0)
+        density = sum(kink.size**2 * _normal(kink.place / math.sqrt(q)) for kink in kinks)
+        s = 2 / 3 * edge.sigma_w2 * density / math.sqrt(math.pi)
+        square = rule.expect(self.function.derivatives(rule.x, 2)[2].square())
+        b = 2 * rule.slope_square / (q * square) if square else math.inf
+        if s:
+            return EdgeRate(2, 4 / s**2, b)
+        return EdgeRate(1, b if math.isfinite(b) else 0.0)
 
     def self_normalising(self) -> SelfNormalising:
         """Return the map of mean and variance at (0, 1)."""
@@ -268,8 +275,9 @@ class MeanField:
         """Return the correlation that inputs of the chaotic phase end up with, and the slope of the map there."""
         two = self.correlation(q)
         gap = root(lambda d: two.step(d, sigma_w2, sigma_b2) - d, 1e-12, 1.0)
-        scale = q / (sigma_w2 * self.rule(q).square + sigma_b2)
-        return 1 - gap, sigma_w2 * two.pair(gap).slopes * scale
+        # Of the map itself: jumps contribute to its slope, and are not in the function's.
+        above, below = (two.step(gap * (1 + side), sigma_w2, sigma_b2) for side in (BESIDE, -BESIDE))
+        return 1 - gap, (above - below) / (2 * BESIDE * gap)
 
     def _no_edge(self, q: float) -> str:
         """Return why there is no edge at a variance, without looking at others."""

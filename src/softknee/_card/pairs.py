@@ -76,6 +76,9 @@ def pair(
     first, second = ([one / scale for one in breaks if abs(one) < REACH * scale] for scale in scales)
     second = [sign * one for one in second]
     b, outer = _outer(first, second, d)
+    if other_q is None and sign > 0:
+        # With -B for B, both inputs change places.
+        b, outer = b[b > 0], 2 * outer[b > 0]
     lines = ([*first, *(one / scales[0] for one in fine)], [*second, *(sign * one / scales[1] for one in fine)])
     edges = _edges(*lines, d / s, s, b)
     nodes, weights = _gauss(INNER)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._card.function import function_of
+from softknee._card.function import HUGE, function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from softknee._card.function import Function
 
-# Evaluated densely where functions bend, and far out, where they have settled.
-NEAR, FAR = 20.0, 1e4
+# Evaluated densely where functions bend, and far out, where they have settled; at the ends, so have those that settle
+# like 1/x.
+NEAR, FAR, ENDS = 20.0, 1e4, (-1e8, 1e8)
 POINTS = 40_001
 # Differences below this, relatively, are rounding.
 ROUNDING = 1e-9
@@ -62,7 +63,7 @@ class Properties:
         parts = [f"values in [{_number(self.minimum)}, {_number(self.maximum)}]", f"f(0) = {_number(self.at_zero)}"]
         parts += ["never decreases" if self.monotonic else "not monotonic"]
         parts += [name for name in ("odd", "even") if getattr(self, name)]
-        parts += [f"steepest slope {_number(self.lipschitz)}"]
+        parts += [f"steepest slope {_number(self.lipschitz)} for |x| up to {NEAR:g}"]
         parts += [f"slope {_number(self.left_slope)} at the far left and {_number(self.right_slope)} at the far right"]
         parts += [f"flat for {100 * self.flat:.1f} % of standard normal inputs"]
         return "; ".join(parts)
@@ -83,19 +84,23 @@ def properties(activation: Callable[[Tensor], Tensor]) -> Properties:
     x = torch.cat([-far.flip(0)[:-1], near, far[1:]])
     y, slope = _with_slope(function, x)
     mirrored, _ = _with_slope(function, -x)
+    at_zero = _with_slope(function, torch.zeros(1, dtype=torch.float64))[0].item()
     slack = ROUNDING * (1 + y.abs())
-    rises = y[1:] - y[:-1]
+    # Where both are infinite, there is no difference to see.
+    rises, sums, differences = (one.nan_to_num(0.0) for one in (y[1:] - y[:-1], mirrored + y, mirrored - y))
     ends = (y[0].item(), y[-1].item())
-    low, high = y.min().item(), y.max().item()
+    numbers = y[~y.isnan()]
+    low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (math.nan, math.nan)
+    settled = _with_slope(function, torch.tensor(ENDS, dtype=torch.float64))[0].nan_to_num(nan=at_zero)
     density = torch.exp(-near.square() / 2)
     near_slopes = slope[len(far) - 1 : len(far) - 1 + POINTS]
     return Properties(
-        minimum=-math.inf if low in ends and _leaves(slope, y, low) else low,
-        maximum=math.inf if high in ends and _leaves(slope, y, high) else high,
-        at_zero=_with_slope(function, torch.zeros(1, dtype=torch.float64))[0].item(),
+        minimum=-math.inf if low in ends and _leaves(slope, y, low) else min(low, *settled.tolist()),
+        maximum=math.inf if high in ends and _leaves(slope, y, high) else max(high, *settled.tolist()),
+        at_zero=at_zero,
         monotonic=bool((rises >= -slack[1:]).all()),
-        odd=bool(((mirrored + y).abs() <= slack).all()),
-        even=bool(((mirrored - y).abs() <= slack).all()),
+        odd=bool((sums.abs() <= slack).all()),
+        even=bool((differences.abs() <= slack).all()),
         lipschitz=near_slopes.abs().max().item(),
         left_slope=slope[0].item(),
         right_slope=slope[-1].item(),
@@ -111,8 +116,11 @@ def _leaves(slope: Tensor, y: Tensor, extreme: float) -> bool:
 
 
 def _with_slope(function: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    value, slope = function.derivatives(x, 1)
-    return value[:, 0], slope[:, 0]
+    """Return value and slope, infinite where numbers end."""
+    value, slope = (one[:, 0] for one in function.derivatives(x, 1))
+    over = value.abs() >= HUGE
+    value = torch.where(over, value.sign() * math.inf, value)
+    return value, torch.where(over, value * x.sign(), slope)
 
 
 def _number(value: float) -> str:

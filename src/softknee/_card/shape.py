@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+from softknee._card.function import HUGE
+from softknee._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,15 +121,24 @@ def shape_of(function: Function, kinks: Sequence[Kink]) -> Shape:
 
     Returns:
         What was seen.
+
+    Raises:
+        UsageError: It has no finite value anywhere.
     """
     function = function.value_formula or function
     x = _positions(kinks)
-    slope = _slopes(function, x)
-    pieces = _pieces(function, x, slope)
+    value, slope = (one[:, 0] for one in function.derivatives(x, 1))
+    steepest = _overflowing(x, value)
+    seen = value.abs() < HUGE
+    if not bool(seen.any()):
+        raise UsageError(f"{function.name} has no finite value between -1e4 and 1e4")
+    x, slope = x[seen], slope[seen]
+    steepest = steepest or _steepest(function, x, slope, kinks)
+    pieces = _pieces(function, x, slope, kinks)
     left, right = (_asymptote(function, sign) for sign in (-1.0, 1.0))
     few = len(pieces) <= MOST
     extrema = _extrema(function, pieces) if few else ()
-    return Shape(_steepest(function, x, slope, kinks), pieces if few else (), extrema, left, right)
+    return Shape(steepest, pieces if few else (), extrema, left, right)
 
 
 def smoothness(kinks: Sequence[Kink], *, promised: bool) -> str:
@@ -158,6 +170,13 @@ def _positions(kinks: Sequence[Kink]) -> Tensor:
     return every
 
 
+def _overflowing(x: Tensor, value: Tensor) -> Steepest | None:
+    """Return that a function gets ever steeper, where it leaves the numbers far out."""
+    large = value.abs() >= HUGE
+    ends = [end for end in (-1.0, 1.0) if bool((large & (end * x > NEAR)).any())]
+    return Steepest(math.inf, ends[0] * math.inf) if ends else None
+
+
 def _slopes(function: Function, x: Tensor) -> Tensor:
     _, slope = function.derivatives(x, 1)
     return slope[:, 0]
@@ -170,8 +189,9 @@ def _steepest(function: Function, x: Tensor, slope: Tensor, kinks: Sequence[Kink
         return Steepest(math.inf, steep[0].place)
     size = slope.abs().nan_to_num(0.0)
     for end in (-1.0, 1.0):
-        # Of a wave, the steepest slope in each decade.
-        inner, outer = (size[(end * x > low) & (end * x <= 10 * low)].max().item() for low in (FAR / 100, FAR / 10))
+        # Of a wave, the steepest slope in each decade; none where a function is not defined.
+        decades = (size[(end * x > low) & (end * x <= 10 * low)] for low in (FAR / 100, FAR / 10))
+        inner, outer = (decade.max().item() if len(decade) else 0.0 for decade in decades)
         if outer > GROWTH * inner and outer >= size.max().item():
             return Steepest(math.inf, end * math.inf)
     most = size.max().item()
@@ -205,48 +225,72 @@ def _size(function: Function, x: float) -> float:
     return abs(_slopes(function, torch.tensor([x], dtype=torch.float64)).item())
 
 
-def _pieces(function: Function, x: Tensor, slope: Tensor) -> tuple[Piece, ...]:
+class _Run(NamedTuple):
+    """Places one after another where the slope has one sign, behind a jump or not."""
+
+    sign: int
+    low: float
+    high: float
+    jump: float | None
+
+
+def _pieces(function: Function, x: Tensor, slope: Tensor, kinks: Sequence[Kink]) -> tuple[Piece, ...]:
     """Return maximal intervals of one direction."""
     slope = slope.nan_to_num(0.0)
     signs = torch.where(slope.abs() < UNDERFLOW, 0.0, slope).sign()
-    starts = [0, *((signs[1:] != signs[:-1]).nonzero()[:, 0] + 1).tolist(), len(x)]
+    jumps = _jumps(x, signs, kinks)
+    starts = sorted({0, *((signs[1:] != signs[:-1]).nonzero()[:, 0] + 1).tolist(), *jumps, len(x)})
     if len(starts) > 4 * MOST:
         return tuple(Piece(0.0, 0.0, "flat") for _ in range(MOST + 1))
-    runs = [(int(signs[a]), x[a].item(), x[b - 1].item()) for a, b in pairwise(starts)]
-    runs = [run for run in runs if run[0] or not _rounded(function, run, runs)]
-    joined: list[tuple[int, float, float]] = []
-    for sign, low, high in runs:
-        if joined and joined[-1][0] == sign:
-            joined[-1] = (sign, joined[-1][1], high)
+    runs = [_Run(int(signs[a]), x[a].item(), x[b - 1].item(), jumps.get(a)) for a, b in pairwise(starts)]
+    joined: list[_Run] = []
+    for run in runs:
+        if not run.sign and _rounded(function, run, runs):
+            continue
+        if joined and joined[-1].sign == run.sign and run.jump is None:
+            joined[-1] = joined[-1]._replace(high=run.high)
         else:
-            joined.append((sign, low, high))
+            joined.append(run)
     ends = [-math.inf, *(_turn(function, a, b) for a, b in pairwise(joined)), math.inf]
     names = {1: "rises", -1: "falls", 0: "flat"}
-    return tuple(Piece(low, high, names[run[0]]) for run, (low, high) in zip(joined, pairwise(ends), strict=True))
+    return tuple(Piece(low, high, names[run.sign]) for run, (low, high) in zip(joined, pairwise(ends), strict=True))
 
 
-def _rounded(function: Function, run: tuple[int, float, float], runs: Sequence[tuple[int, float, float]]) -> bool:
+def _jumps(x: Tensor, signs: Tensor, kinks: Sequence[Kink]) -> dict[int, float]:
+    """Return jumps that end a piece, by the first place behind them: those that go another way than both sides."""
+    found = {}
+    for kink in kinks:
+        behind = int(torch.searchsorted(x, kink.place, right=True))
+        if kink.kind == "jump" and 0 < behind < len(x):
+            around = {*signs[behind - 1 : behind + 1].tolist(), math.copysign(1.0, kink.size)}
+            if len(around) > 1:
+                found[behind] = kink.place
+    return found
+
+
+def _rounded(function: Function, run: _Run, runs: Sequence[_Run]) -> bool:
     """Whether a flat run is a tail whose slope merely rounds to 0, or a single point."""
-    _, low, high = run
-    others = [one for one in runs if one[0]]
-    if not others or low == high:
+    others = [one for one in runs if one.sign]
+    if not others or run.low == run.high:
         return bool(others)
-    beyond = [place for place in (low - BEYOND, high + BEYOND) if abs(place) < FAR]
+    beyond = [place for place in (run.low - BEYOND, run.high + BEYOND) if abs(place) < FAR]
     return all(_size(function, place) < TAIL for place in beyond)
 
 
-def _turn(function: Function, before: tuple[int, float, float], after: tuple[int, float, float]) -> float:
-    """Return where the sign of the slope changes, between two runs."""
-    low, high = before[2], after[1]
+def _turn(function: Function, before: _Run, after: _Run) -> float:
+    """Return where the sign of the slope changes, or a jump is, between two runs."""
+    if after.jump is not None:
+        return after.jump
+    low, high = before.high, after.low
     for _ in range(80):
         middle = (low + high) / 2
         if middle in {low, high}:
             break
         slope = _slopes(function, torch.tensor([middle], dtype=torch.float64)).item()
         sign = 0 if abs(slope) < UNDERFLOW else int(math.copysign(1, slope))
-        low, high = (middle, high) if sign == before[0] else (low, middle)
+        low, high = (middle, high) if sign == before.sign else (low, middle)
     # Where one side is flat, it ends where the other begins.
-    place = high if before[0] else low
+    place = high if before.sign else low
     return 0.0 if abs(place) < 1e-13 else place
 
 

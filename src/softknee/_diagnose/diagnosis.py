@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._diagnose.page.verdict import summary, verdict
 from softknee._diagnose.rules.rules import worst
-from softknee._diagnose.schema import checked, compact, plain
+from softknee._diagnose.schema import checked, compact
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     import os

@@ -16,6 +16,8 @@ from softknee.nn.values import excerpt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from softknee._diagnose.trial.run import MakeOptimizer
+
 
 @dataclass(frozen=True)
 class Options:
@@ -71,6 +73,10 @@ def options(
         raise UsageError("give the optimizer, or lr and momentum, not both")
     if lr is not None and not lr > 0:
         raise UsageError(f"lr must be over 0, got {excerpt(lr)}")
+    if momentum is not None and not 0 <= momentum < 1:
+        raise UsageError(f"momentum must be at least 0 and under 1, got {excerpt(momentum)}")
+    if momentum is not None and lr is None:
+        raise UsageError("momentum is that of SGD at a learning rate; give lr too")
     kind = "sgd" if lr is not None else None
     if optimizer is not None:
         kind = type(optimizer).__name__.lower()
@@ -82,3 +88,20 @@ def options(
         parse_budget(budget)
     make = model if not isinstance(model, nn.Module) and callable(model) else None
     return Options(level, seed, optimizer, kind, lr, momentum, budget, progress, make)
+
+
+def like(optimizer: torch.optim.Optimizer) -> MakeOptimizer:
+    """Return what makes optimizers of the kind and with the options of another, but for the learning rate.
+
+    Args:
+        optimizer: Its class takes parameters and `lr`.
+    """
+    options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+
+    def made(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+        new = type(optimizer)(parameters, lr=rate)  # type: ignore[call-arg]  # all of torch's take it
+        for group in new.param_groups:
+            group.update(options)
+        return new
+
+    return made

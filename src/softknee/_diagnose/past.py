@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.units.trajectory import trajectories
+from softknee._diagnose.units.trajectory import trajectories, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-# Of each site; `units` are the indices of those whose firing was kept.
-_FIRING = ("name", "steps", "units", "firing", "dead", "births", "revivals")
+# Of each site; `shown` are the indices of the units whose firing was kept.
+_FIRING = ("name", "steps", "shown", "firing", "dead", "births", "revivals")
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,11 @@ class Past:
         """
         if history is None:
             return None
-        found = trajectories(history).to_dict()
+        data = watched(history)
         kept = [
-            {name: one[name] for name in _FIRING if name in one}
-            for one in _plain(history).get("sites") or ()
-            if one.get("steps")
+            {name: one[name] for name in _FIRING if name in one} for one in data.get("sites") or () if one.get("steps")
         ]
-        return cls(found, kept)
+        return cls(trajectories(data).to_dict(), kept)
 
     def into(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows of trained activations with their trajectories and shapes.
@@ -80,15 +75,3 @@ class Past:
     def to_dict(self) -> dict[str, Any]:
         """Return the part `history` of a diagnosis."""
         return {"unit": self.found["unit"], "sites": [dict(one) for one in self.sites]}
-
-
-def _plain(history: Any) -> Mapping[str, Any]:
-    """Return as plain data what `trajectories` could read."""
-    if isinstance(history, Mapping):
-        return history
-    if hasattr(history, "to_dict"):
-        found: Mapping[str, Any] = history.to_dict()
-        return found
-    path = Path(history)
-    data = {} if path.is_dir() else json.loads(path.read_text(encoding="utf-8"))
-    return data if isinstance(data, Mapping) else {}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import random
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.func import functional_call
 
 from softknee._surgery.untouched import restored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -42,6 +45,30 @@ def preserved(model: nn.Module, *, training: bool | None = False) -> Iterator[No
             parameter.grad = gradient
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random numbers by a seed; the global random states are afterwards as before.
+
+    Args:
+        seed: Of torch, numpy and Python.
+    """
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            seed_all(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def seed_all(seed: int) -> None:
+    """Seed the global random states, which the caller restores."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 def gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
     """Return the gradients of a loss; inside `preserved` only.
 
@@ -59,3 +86,31 @@ def gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor |
     for one in parameters:
         one.grad = None
     return found
+
+
+def called_with(
+    model: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Any, ...], keywords: Mapping[str, Any] | None = None
+) -> Any:
+    """Call a model with other tensors in the place of parameters.
+
+    Each place is filled once: `functional_call` by itself goes by all names of a module that occurs at several, and
+    leaves the tensor there instead of the parameter.
+
+    Args:
+        model: Any module.
+        weights: By the names that `named_parameters` has, a shared parameter once; it is replaced wherever it is.
+        inputs: Arguments.
+        keywords: Named arguments.
+
+    Returns:
+        What the model makes of them.
+    """
+    named = dict(model.named_parameters())
+    instead = {named[name]: one for name, one in weights.items()}
+    places = {
+        f"{path}.{name}".lstrip("."): instead[one]
+        for path, module in model.named_modules()
+        for name, one in module._parameters.items()
+        if one is not None and one in instead
+    }
+    return functional_call(model, places, inputs, dict(keywords or {}), tie_weights=False)

@@ -12,13 +12,14 @@ from torch import nn
 from softknee._diagnose.diagnosis import diagnosed
 from softknee._diagnose.options import options
 from softknee._diagnose.past import Past
+from softknee._diagnose.preserve import seeded
 from softknee._diagnose.rules.explain import RULES, rule
 from softknee._diagnose.rules.rules import THRESHOLDS, findings
 from softknee._diagnose.schema import SCHEMA
 from softknee._diagnose.steps import Measured, steps
 from softknee._diagnose.structure import structure
 from softknee._diagnose.task import LOSSES, SAMPLES, loss_function, task
-from softknee._errors import UsageError
+from softknee._errors import SoftkneeError, UsageError
 from softknee._version import __version__
 from softknee.nn.activation import Activation
 from softknee.nn.values import excerpt
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from softknee._diagnose.options import Options
     from softknee._diagnose.task import Batch, Loss, Task
 
+# Name of a loss that the model returns itself.
+OWN_LOSS = "the model's own"
 # Samples on which a model is tried before anything is measured.
 _FIRST = 8
 
@@ -68,7 +71,8 @@ def diagnose(
             with other activations.
         samples: How many to take, from the beginning of the loader.
         seed: Of all random choices: the same seed gives the same numbers.
-        optimizer: Of the model: whether it holds the parameters of activations, its learning rate and momentum.
+        optimizer: Of the model: whether it holds the parameters of activations, its learning rate and momentum. Trials
+            train with others of its class and options.
         lr: Learning rate of plain SGD, where there is no optimizer.
         momentum: Its momentum.
         history: What `softknee.watch` saw of the training, the file it was saved to, or a run folder of a study.
@@ -89,15 +93,20 @@ def diagnose(
     chosen = options(model, level, seed, optimizer, lr, momentum, budget, progress)
     past = Past.of(history)
     own = _made(model, seed)
-    whole = task(own, loader, loss, samples=samples)
+    with seeded(seed):  # so that a loader that shuffles yields the same sample
+        whole = task(own, loader, loss, samples=samples)
+    own = whole.model  # of a compiled one the original
     raw = [_raw(batch) for batch in whole.batches]
     first = task(own, raw, loss, samples=_FIRST)
     data = _heading(whole, loss, chosen, history=past is not None)
     seen = structure(first, loss=whole.has_loss())
     data["structure"] = seen.data
+    data["data"]["loss"] = OWN_LOSS if seen.own_loss else data["data"]["loss"]
+    if chosen.level == "trial" and not (whole.has_loss() or seen.own_loss):
+        raise UsageError("level 'trial' trains the model and needs a loss: give one, or a model that returns its own")
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
-    measured = Measured(own, raw, loss, whole, chosen, seen.acts)
+    measured = Measured(own, raw, loss, whole, chosen, seen.acts, whole.has_loss() or seen.own_loss)
     missing: dict[str, str] = {}
     for step in steps(chosen):
         if progress is not None:
@@ -105,7 +114,7 @@ def diagnose(
         try:
             data.update(step.measure(measured, data))
         except Exception as error:  # Whatever one part cannot do, the others can.
-            missing[step.name] = f"{type(error).__name__}: {error}"
+            missing[step.name] = _reason(error)
     if past is not None:
         data |= {"history": past.to_dict(), "trainable": past.into(data["trainable"] or ())}
     data["method"] = _method(quiet, missing)
@@ -125,14 +134,18 @@ def _made(model: Any, seed: int) -> nn.Module:
     if isinstance(model, nn.Module) or not callable(model):
         return model  # type: ignore[no-any-return]  # what is no module is refused by `task`
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             made = model()
     except Exception as error:
         raise UsageError(f"making the model failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise UsageError(f"the function that makes the model returned {excerpt(made)}, not a torch.nn.Module")
     return made
+
+
+def _reason(error: Exception) -> str:
+    """Return why a part was not measured; what was raised here says it in a sentence."""
+    return str(error) if isinstance(error, SoftkneeError) else f"{type(error).__name__}: {error}"
 
 
 def _raw(batch: Batch) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from softknee._errors import UsageError
@@ -15,6 +14,8 @@ DIGITS = 6
 _CURVES = frozenset({"edges", "x", "y", "density", "low", "high", "cumulative", "cumulative_low", "cumulative_high"})
 LEVELS = ("quick", "full", "trial")
 SEVERITIES = ("critical", "warn", "info")
+# Under `not_measured`, the part without which nothing is known of units.
+SITES = "units of every site"
 # What a diagnosis of this schema has, and what stands where a part was not measured.
 _PARTS: Mapping[str, Any] = {
     "tool": {"name": "softknee", "version": "unknown"},
@@ -70,34 +71,11 @@ def checked(data: Any, source: str) -> dict[str, Any]:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return plain data with numbers of few digits, and None where one is not finite.
-
-    Args:
-        value: Numbers, texts, None, and mappings and sequences of them.
-
-    Returns:
-        The same as dictionaries and lists.
-
-    Raises:
-        TypeError: Something else is in it.
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, Sequence):
-        return [plain(one) for one in value]
-    raise TypeError(f"a diagnosis holds plain data, got {type(value).__name__}")
-
-
 def compact(value: Any) -> Any:
-    """Return plain data in fewer characters: points of curves to four digits, histograms without empty ends.
+    """Return plain data in fewer characters: with few digits, and histograms without empty ends.
 
     Args:
-        value: As `plain` returns it.
+        value: As `softknee._report.plain.plain` returns it.
 
     Returns:
         The same, smaller.
@@ -108,7 +86,9 @@ def compact(value: Any) -> Any:
         if isinstance(edges, list) and isinstance(counts, list) and len(counts) == len(edges) + 1:
             return {**found, **_trimmed(edges, counts)}
         return found
-    return [compact(one) for one in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [compact(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _shorter(name: str, value: Any) -> Any:

@@ -6,8 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from softknee._diagnose.page.verdict import SITES
+from torch import Tensor
+from torch.nn import functional as F
+
+from softknee._diagnose.options import like
+from softknee._diagnose.schema import SITES
 from softknee._diagnose.structure import Outputs, edges
+from softknee._diagnose.task import TARGETS
 from softknee._errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +21,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from softknee._diagnose.options import Options
-    from softknee._diagnose.task import Loss, Task
+    from softknee._diagnose.task import Batch, Loss, Task
 
 # Samples for what costs more than a few passes.
-_CURVATURE, _LANDSCAPE, _KERNEL, _SIGNAL, _LIPSCHITZ = 512, 512, 64, 300, 64
+_CURVATURE, _LANDSCAPE, _KERNEL, _SIGNAL, _LIPSCHITZ = 512, 128, 64, 300, 64
+# Steps along each direction of the landscape, the square of which is how often the model runs over its samples.
+_POINTS = 13
 _FEWEST = 8
+# Losses whose targets are quantities, not classes.
+_DISTANCES = (F.mse_loss, F.l1_loss, F.smooth_l1_loss)
 # Units that are listed one by one, the worst of each site.
 _UNITS, _FEWEST_UNITS = 640, 4
 
@@ -36,6 +45,7 @@ class Measured:
         task: All of it together.
         options: What is known beside.
         acts: What acts at the first site of each kind.
+        has_loss: Whether a loss is given, or the model returns one.
     """
 
     model: nn.Module
@@ -44,6 +54,7 @@ class Measured:
     task: Task
     options: Options
     acts: Mapping[str, Callable[..., Any]]
+    has_loss: bool
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,10 @@ def _sites(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
 
     outputs = Outputs()
     handle = of.model.register_forward_hook(outputs)
-    loss = None if of.options.level == "quick" or not of.task.has_loss() else of.loss
+    wanted = of.has_loss and of.options.level != "quick"
     try:
-        found = unit_health(of.model, of.raw, loss, samples=of.task.samples).to_dict()
+        loss = of.loss if wanted else None
+        found = unit_health(of.model, of.raw, loss, samples=of.task.samples, gradients=wanted).to_dict()
     finally:
         handle.remove()
     most = max(_FEWEST_UNITS, _UNITS // max(len(found["sites"]), 1))
@@ -141,7 +153,8 @@ def _curvature(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
 def _landscape(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
     from softknee._diagnose.curvature.landscape import landscape
 
-    found = landscape(of.model, of.raw, of.loss, samples=min(_LANDSCAPE, of.task.samples), seed=of.options.seed)
+    count = min(_LANDSCAPE, of.task.samples)
+    found = landscape(of.model, of.raw, of.loss, samples=count, points=_POINTS, seed=of.options.seed)
     return {"landscape": found.to_dict()}
 
 
@@ -180,11 +193,35 @@ def _lipschitz(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
 def _classification(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
     from softknee._diagnose.flow.classification import classification_report
 
+    if not _has_classes(of.task):
+        return {}
     try:
         found = classification_report(of.model, of.raw, samples=of.task.samples)
     except DataError:
         return {}  # it is no classifier
     return {"classification": found.to_dict()}
+
+
+def _has_classes(of: Task) -> bool:
+    """Return whether the targets are classes, for the loss that is given.
+
+    Whole numbers are, except to losses of distances; and to a model with a loss of its own only one a sample, for it
+    may shift a sequence before it compares. Numbers of floating point are probabilities, if the loss takes such.
+    """
+    targets = [_target(batch) for batch in of.batches]
+    if of.function in _DISTANCES or not all(isinstance(one, Tensor) for one in targets):
+        return False
+    one_each = all(one.numel() == batch.size for one, batch in zip(targets, of.batches, strict=True))
+    if not any(one.is_floating_point() for one in targets):
+        return one_each or of.function is not None
+    return of.function is F.cross_entropy or (of.function is F.binary_cross_entropy_with_logits and one_each)
+
+
+def _target(batch: Batch) -> Any:
+    """Return the target of a batch, of one whose model gets it too by its name."""
+    if batch.target is not None:
+        return batch.target
+    return next((batch.keywords[name] for name in TARGETS if name in batch.keywords), None)
 
 
 def _trials(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
@@ -196,8 +233,8 @@ def _trials(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
         of.raw,
         of.loss,
         lr=options.lr or 0.0,  # it was asked for
-        optimizer=options.kind if options.kind in {"adam", "adamw"} else "sgd",
-        momentum=options.momentum or 0.0,
+        optimizer="sgd" if options.optimizer is None else like(options.optimizer),
+        momentum=None if options.optimizer is not None else options.momentum,
         budget=options.budget,
         samples=of.task.samples,
         seed=options.seed,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from softknee._card.function import function_of
 from softknee._card.kinks import kinks_of
@@ -34,10 +36,12 @@ class Structure:
     Attributes:
         data: Part `structure` of the schema, without `outputs_nonfinite`.
         acts: What acts at the first site of each kind of activation.
+        own_loss: Whether the model returns a loss of its own, where none is given.
     """
 
     data: dict[str, Any]
     acts: Mapping[str, Callable[..., Any]]
+    own_loss: bool
 
 
 def structure(task: Task, *, loss: bool) -> Structure:
@@ -68,6 +72,7 @@ def structure(task: Task, *, loss: bool) -> Structure:
             raise UsageError(f"the model failed on the first batch of the loader: {reason}") from error
         if loss:
             _check_loss(task, again)
+        own_loss = not loss and _returns_loss(task, again)
     acts = {site.kind: seen.functions[site.place] for site in reversed(seen.sites) if site.role in _BETWEEN_LAYERS}
     data = {
         "in_a_row": [[first.name, second.name] for first, second in seen.in_a_row],
@@ -75,8 +80,9 @@ def structure(task: Task, *, loss: bool) -> Structure:
         "sites": len(seen.sites) + sum(one.site is not None for one in seen.sites.unseen),
         "deterministic": _same(seen.outputs, again),
         "layers": sum(one.dim() > 1 for one in model.parameters()),
+        "fresh_norms": sum(map(_is_fresh, model.modules())),
     }
-    return Structure(data, acts)
+    return Structure(data, acts, own_loss)
 
 
 def edges(acts: Mapping[str, Callable[..., Any]]) -> list[dict[str, Any]]:
@@ -135,6 +141,21 @@ def _check_loss(task: Task, outputs: Any) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"the loss failed on the first batch of the loader: {reason}") from error
+
+
+def _returns_loss(task: Task, outputs: Any) -> bool:
+    try:
+        task.loss(task.batches[0], outputs)
+    except UsageError:
+        return False
+    return True
+
+
+def _is_fresh(module: nn.Module) -> bool:
+    """Return whether a module is a batch norm that has its first statistics and uses them in eval mode."""
+    if not isinstance(module, _BatchNorm) or module.running_mean is None or module.running_var is None:
+        return False
+    return not bool(module.running_mean.any()) and bool((module.running_var == 1).all())
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -38,7 +38,9 @@ LOSSES: Mapping[str, LossFunction] = {
 }
 # By which batches of named tensors go by the name of their target.
 TARGETS = ("labels", "label", "target")
-_STRUCTURE = "a batch is inputs, (inputs, target) or a dictionary of named inputs"
+_STRUCTURE = (
+    "a batch is inputs, (inputs, target) or a dictionary of named inputs, where inputs may be a tuple: ((a, b), target)"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ class Batch:
     keywords: Mapping[str, Any]
     target: Any
     size: int
+
+    def first(self, most: int) -> Batch:
+        """Return its first samples, at most so many."""
+        if self.size <= most:
+            return self
+
+        def cut(one: Any) -> Any:
+            return one[:most] if isinstance(one, Tensor) and one.dim() and len(one) == self.size else one
+
+        inputs, keywords, target = tree_map(cut, (self.inputs, dict(self.keywords), self.target))
+        return Batch(inputs, keywords, target, most)
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ def task(model: nn.Module, loader: Iterable[Any], loss: Loss = None, *, samples:
     taken: list[Batch] = []
     left = samples
     for raw in _raised(loader):
-        batch = _cut(_batch(raw, loss_given=function is not None), left)
+        batch = _batch(raw, loss_given=function is not None).first(left)
         taken.append(_moved(batch, device))
         left -= batch.size
         if left <= 0:
@@ -238,18 +251,6 @@ def _batch(raw: Any, *, loss_given: bool) -> Batch:
     if len(given[0]) == 0:
         raise DataError("the loader yields a batch without samples")
     return Batch(arguments, keywords, target, len(given[0]))
-
-
-def _cut(batch: Batch, most: int) -> Batch:
-    """Return the first samples of a batch."""
-    if batch.size <= most:
-        return batch
-
-    def first(one: Any) -> Any:
-        return one[:most] if isinstance(one, Tensor) and one.dim() and len(one) == batch.size else one
-
-    inputs, keywords, target = tree_map(first, (batch.inputs, dict(batch.keywords), batch.target))
-    return Batch(inputs, keywords, target, most)
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

@@ -33,6 +33,8 @@ PARTS = frozenset(
 # Straight lines where the other operand is a number, and where it is a tensor what joins two ways from the same input.
 ARITHMETIC = frozenset({"add", "sub", "mul", "multiply", "div", "true_divide", "neg", "rsub", "rdiv", "pos"})
 PRODUCTS = frozenset({"mul", "multiply", "div", "true_divide"})
+SUMS = frozenset({"add", "sub", "rsub"})
+JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 POINTWISE = ACTIVATIONS - {"glu", "softmax"} | PARTS | ARITHMETIC
 WATCHED = ACTIVATIONS | PARTS | ARITHMETIC
 # Values between 0 and 1, with which other things are weighted.
@@ -42,7 +44,8 @@ RESHAPING = frozenset(
     {
         *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "flatten", "unflatten", "contiguous"),
         *("clone", "to", "float", "double", "half", "bfloat16", "type", "type_as", "dropout", "detach"),
-        *("dropout2d", "feature_dropout", "alpha_dropout", "repeat", "broadcast_to", "getitem"),
+        *("dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
+        *("repeat", "broadcast_to", "getitem"),
     }
 )
 # Functions that lead to units in the last dimension, and in the one behind the batch.

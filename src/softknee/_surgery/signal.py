@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from softknee._card.propagation import moments
 from softknee._errors import UsageError
 from softknee._surgery.compose import Composer, replay
-from softknee._surgery.operations import ARITHMETIC, MOVING, PRODUCTS, RESHAPING
+from softknee._surgery.operations import ARITHMETIC, JOINING, MOVING, PRODUCTS, RESHAPING, SUMS
 from softknee._surgery.probe import acts_on_elements
 from softknee._surgery.trace import Ref
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 _DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"})
 # Functions that leave the mean square as it is, or are taken to.
-_CARRYING = RESHAPING | MOVING | _DROPOUTS | {"pad", "interpolate", "upsample", "chunk", "split", "unbind", "mean"}
+_CARRYING = RESHAPING | MOVING | {"pad", "interpolate", "upsample", "chunk", "split", "unbind", "mean"}
 _POOLING = frozenset(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for n in (1, 2, 3))
 _OPERANDS = (Ref, int, float, Tensor)
-_JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 # Functions that make the mean square 1, and the positions of their factors; shifts come next.
 _NORMS = {"batch_norm": 3, "instance_norm": 3, "layer_norm": 2, "group_norm": 2, "rms_norm": 2}
 # What expressions that do the same multiply with or divide by.
@@ -122,7 +121,7 @@ class Theory:
         """Return what a function makes of its inputs."""
         if node.name in _NORMS:
             return self._norm(node)
-        if node.name in _JOINING and inputs:
+        if node.name in JOINING and inputs:
             sizes = [math.prod(self._seen.trace.shapes[number]) for number in node.inputs]
             mean, square = (
                 sum(value * size for value, size in zip(values, sizes, strict=True)) / max(sum(sizes), 1)
@@ -141,7 +140,7 @@ class Theory:
     def _arithmetic(self, node: Node, first: Any, second: Any) -> Signal:
         """Return what becomes of two operands, one of which may be a number."""
         names, one, other = self._names(node), self._term(first), self._term(second)
-        if node.name in {"add", "sub", "rsub"}:
+        if node.name in SUMS:
             mean = one.mean + other.mean * (1 if node.name == "add" else -1)
             name = names[0] if len(names) == 1 else "sum"
             return Signal(mean, one.variance + other.variance + mean**2, name)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from softknee._diagnose.units.histogram import Histogram
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
+
+    from softknee._diagnose.units.histogram import Histogram
 
 
 class Logger(Protocol):
@@ -46,13 +46,7 @@ class JsonLines:
             values: Numbers and histograms by their tags.
             step: Number of the step.
         """
-        line = json.dumps({"step": step, **{tag: _plain(value) for tag, value in values.items()}}, allow_nan=False)
+        line = json.dumps({"step": step, **plain(values)}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Histogram):
-        return {name: _plain(entry) for name, entry in asdict(value).items()}
-    return value if not isinstance(value, float) or math.isfinite(value) else None

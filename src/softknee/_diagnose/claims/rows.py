@@ -156,7 +156,7 @@ _SIGNALS = (
         PARTLY,
         "It holds for the default initialization: the inputs collapse onto each other layer by layer, so that each unit"
         " is on for all of them or off for all of them, half of the units either way. With weights scaled for ReLU and"
-        " no biases most units stay of use.",
+        " no biases most units are on for some inputs and off for others.",
         "the ordered phase of Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al. 2017 (arXiv 1611.01232)",
         {
             "share in the deep layers, torch's default": (0.49, 0.06),

@@ -22,9 +22,9 @@ from softknee._diagnose.curvature.spectra import (
     random_split,
 )
 from softknee._diagnose.curvature.trace import Interval, Probed, hutchinson
-from softknee._diagnose.schema import plain
 from softknee._diagnose.task import Task, task
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,7 +80,7 @@ class Curvature:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data: the part "curvature" of a diagnosis."""
-        found: dict[str, Any] = plain(
+        return plain(
             {
                 "samples": self.samples,
                 "parameters": self.parameters,
@@ -98,10 +98,8 @@ class Curvature:
                     "lr_limit_momentum": self.lr_limit(MOMENTUM),
                     "momentum": MOMENTUM,
                 },
-                "cost_hvp": None,
             }
         )
-        return found
 
 
 def curvature(

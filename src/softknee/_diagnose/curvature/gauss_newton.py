@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_map
 
 from softknee._diagnose.curvature.seen import see
 from softknee._diagnose.curvature.trace import Interval, mean_interval
-from softknee._diagnose.schema import plain
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 from softknee._surgery.observe import tensors_of
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Split:
             "by_site": [{"site": name, **one.to_dict()} for name, one in self.by_site.items()],
             "unseen": [{"site": name, "reason": reason} for name, reason in self.unseen.items()],
         }
-        found: dict[str, Any] = plain(parts)
-        return found
+        return plain(parts)
 
 
 def split(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from softknee._diagnose.curvature.second_order import twice_differentiable
-from softknee._diagnose.preserve import preserved
+from softknee._diagnose.preserve import called_with, preserved
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
@@ -248,7 +247,7 @@ class Hessian:
         }
         loss, backward = 0.0, _Backward(self)
         for batch in self.task.batches:
-            loss += functional_call(backward, names, (batch,))
+            loss += called_with(backward, names, (batch,))
         return loss, self.join([one.grad for one in moved])
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.func import functional_call
 
 from softknee._diagnose.curvature.directions import given_direction, movable, orthogonal_to, random_direction
-from softknee._diagnose.preserve import preserved
+from softknee._diagnose.preserve import called_with, preserved
 from softknee._diagnose.task import task
 from softknee._errors import UsageError
 from softknee._surgery.untouched import gradients_on_demand
@@ -119,7 +118,7 @@ def landscape(
     if not (isinstance(span, int | float) and math.isfinite(span) and span > 0):
         raise UsageError(f"span must be a positive number, got {excerpt(span)}")
     gathered = task(model, loader, loss, samples=samples)
-    along = _directions(model, seed, two=two, vectors=vectors, given=directions)
+    along = _directions(gathered.model, seed, two=two, vectors=vectors, given=directions)
     half = points // 2
     steps = tuple(span * (index - half) / half for index in range(points))
     moved = sum(int(torch.stack([one[name] != 0 for one in along]).any(0).sum()) for name in along[0])
@@ -163,7 +162,7 @@ def _loss(gathered: Task, along: Sequence[Direction], steps: Sequence[float], se
     total = 0.0
     for batch in gathered.batches:
         with gradients_on_demand(batch.inputs, dict(batch.keywords)):
-            outputs = functional_call(gathered.model, weights, batch.inputs, dict(batch.keywords))
+            outputs = called_with(gathered.model, weights, batch.inputs, batch.keywords)
             total += float(gathered.loss(batch, outputs)) * batch.size
     mean = total / gathered.samples
     return mean if math.isfinite(mean) else None

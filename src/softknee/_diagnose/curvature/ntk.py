@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from softknee._diagnose.preserve import gradients, preserved
+from softknee._diagnose.curvature.second_order import plain_attention
+from softknee._diagnose.preserve import called_with, gradients, preserved
 from softknee._diagnose.task import Batch, task
 from softknee._errors import UsageError
 from softknee.nn.values import excerpt
@@ -152,11 +151,11 @@ def ntk(
         raise UsageError(f"budget must be a number of bytes, got {excerpt(budget)}")
     # A loss, so that targets that go by a name are kept from the model.
     gathered = task(model, [loader] if isinstance(loader, Tensor) else loader, F.mse_loss, samples=samples)
-    weights = {name: one for name, one in model.named_parameters() if one.requires_grad and one.numel()}
+    weights = {name: one for name, one in gathered.model.named_parameters() if one.requires_grad and one.numel()}
     if not weights:
         raise UsageError("no parameter of the model requires gradients, so it has no tangent kernel")
     pick = _Pick(outputs)
-    with preserved(model), _plain_attention():
+    with preserved(gathered.model), plain_attention():
         with torch.no_grad():
             first = gathered.batches[0]
             count = pick(gathered.run(first), first.size).shape[1]
@@ -174,18 +173,6 @@ def ntk(
             values = _summed(gathered, groups, pick, reduction, _by_loop)
     alignment = _alignment(values, _targets(gathered), count, reduction)
     return Kernel(values, reduction, gathered.samples, count, alignment, method, gathered.fingerprint)
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Run attention by operations that `vmap` knows, rather than fused ones, which it would run one by one."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _Pick:
@@ -286,7 +273,7 @@ def _mapped(gathered: Task, batch: Batch, names: Sequence[str], pick: _Pick, *, 
     def output(moved: dict[str, Tensor], which: int, *single: Any) -> Tensor:
         whole = [one if axis is None else one[None] for one, axis in zip(single, axes, strict=True)]
         inputs, keywords = tree_unflatten(whole, structure)
-        return pick(functional_call(gathered.model, {**every, **moved}, inputs, keywords), 1)[0, which]
+        return pick(called_with(gathered.model, {**every, **moved}, inputs, keywords), 1)[0, which]
 
     mapped = vmap(grad(output), in_dims=(None, None, *axes), randomness="different")
     rows: list[dict[str, Tensor]] = [mapped(moving, which, *values) for which in range(count)]

@@ -19,13 +19,20 @@ if TYPE_CHECKING:
 def twice_differentiable() -> Iterator[None]:
     """Run models by kernels that have second derivatives, with the same results up to rounding.
 
-    Attention goes by its formula, encoder layers by their parts, recurrent layers without cuDNN, and Hardsigmoid by
-    clamping: the gradients of torch's own kernels for these have no gradients.
+    Beside attention, recurrent layers run without cuDNN, and Hardsigmoid by clamping: the gradients of torch's own
+    kernels for these have no gradients.
     """
+    with plain_attention(), torch.backends.cudnn.flags(enabled=False), _ByClamping():
+        yield
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Run attention by its formula and encoder layers by their parts: `vmap` and second derivatives know no others."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _ByClamping():
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -14,9 +14,9 @@ from softknee._diagnose.curvature.gauss_newton import Split, split
 from softknee._diagnose.curvature.hessian import Hessian, hessian
 from softknee._diagnose.curvature.lanczos import Krylov, lanczos
 from softknee._diagnose.curvature.trace import Interval, Probed, hutchinson, signs
-from softknee._diagnose.schema import plain
 from softknee._diagnose.task import task
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Eigenvalues:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without the vectors."""
         names = ("top", "bottom", "top_residual", "bottom_residual", "steps")
-        return {name: plain(getattr(self, name)) for name in names}
+        return plain({name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Xi:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {name: plain(getattr(self, name)) for name in ("value", "times_loss", "loss", "warning")}
+        return plain({name: getattr(self, name) for name in ("value", "times_loss", "loss", "warning")})
 
 
 def hvp(

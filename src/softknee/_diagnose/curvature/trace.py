@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from softknee._diagnose.schema import plain
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,14 +64,13 @@ class Probed:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without the diagonal."""
-        found: dict[str, Any] = plain(
+        return plain(
             {
                 "trace": self.trace.to_dict(),
                 "frobenius": self.frobenius.to_dict(),
                 "probes": len(self.products),
             }
         )
-        return found
 
 
 def signs(count: int, *, seed: int, probe: int, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from softknee._diagnose.flow.follow import function_for
 from softknee._surgery.compose import Composer
 from softknee._surgery.layers import Follower
 from softknee._surgery.observe import tensors_of
-from softknee._surgery.operations import MOVING, RESHAPING, called, name_of
+from softknee._surgery.operations import JOINING, MOVING, RESHAPING, SUMS, called, name_of
 from softknee._surgery.trace import tensors_in
 
 if TYPE_CHECKING:
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
     Arguments = tuple[Any, ...]
 
-_DROPOUTS = frozenset({"dropout1d", "dropout3d"})
 # Functions that give elements once, or several times.
-_SAME = (RESHAPING | MOVING | _DROPOUTS | {"chunk", "split", "unbind", "neg", "roll", "flip"}) - {"fold", "unfold"}
-_JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
-_SUMS = frozenset({"add", "sub", "rsub"})
+_SAME = (RESHAPING | MOVING | {"chunk", "split", "unbind", "neg", "roll", "flip"}) - {"fold", "unfold"}
 _PRODUCTS = frozenset({"mul", "multiply"})
 _QUOTIENTS = frozenset({"div", "true_divide"})
 _OF_MATRICES = frozenset({"matmul", "bmm", "mm", "einsum", "baddbmm"})
@@ -197,10 +194,12 @@ class Bounds(Follower):
             one * math.sqrt(max(shapes[-1] / max(size, 1), 1.0)) for one, size in zip(inputs, shapes, strict=False)
         ]
         several = sum(one > 0 for one in inputs) > 1
-        if node.name in _SUMS:
-            return sum(spread)
-        if node.name in _JOINING:
+        if node.name in SUMS:
+            return sum(spread) * max(1.0, abs(float(self._calls[node.output][2].get("alpha", 1.0))))
+        if node.name in JOINING:
             return math.hypot(*inputs)
+        if node.name == "getitem" and _picks(self._calls[node.output][1][1]):
+            return self._no("a list of places may take elements several times")
         if node.name in _SAME:
             return spread[0]
         if node.name in _ATTENTION or (node.name in _OF_MATRICES and several):
@@ -246,11 +245,16 @@ class Bounds(Follower):
     def _max_pool(self, node: Node) -> float:
         """Return the root of the number of windows that an element may be in."""
         _, args, keywords = self._calls[node.output]
-        given = dict(zip(("input", "kernel_size", "stride"), args, strict=False)) | keywords
+        names = ("input", "kernel_size", "stride", "padding", "dilation")
+        given = {"dilation": 1} | dict(zip(names, args, strict=False)) | keywords
         dims = _MAX_POOLS[node.name]
-        size, stride = (_each(given.get(name), dims) for name in ("kernel_size", "stride"))
-        steps = [step or length for step, length in zip(stride, size, strict=True)]
-        return math.sqrt(math.prod(-(-length // step) for length, step in zip(size, steps, strict=True)))
+        sizes, strides, dilations = (_each(given.get(name), dims) for name in ("kernel_size", "stride", "dilation"))
+        windows = 1
+        for size, stride, apart in zip(sizes, strides, dilations, strict=True):
+            step = stride or size
+            # Windows that begin at multiples of the step meet every so many of the places of a window.
+            windows *= -(-size * math.gcd(step, apart) // step)
+        return math.sqrt(windows)
 
     def _norm(self, node: Node) -> float:
         """Return the largest factor of a norm: through the smallest deviation that it divides by."""
@@ -338,6 +342,15 @@ def spectral_norm(function: Callable[[Tensor], Tensor], like: Tensor, generator:
 
         found = lanczos(product, torch.randn(x.numel(), generator=generator).to(x), steps=STEPS)
     return math.sqrt(max(float(found.nodes[-1] + found.residuals[-1]), 0.0))
+
+
+def _picks(index: Any) -> bool:
+    """Return whether an index lists places, where one may stand twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(
+        isinstance(one, list | Varying) or (isinstance(one, Tensor) and one.dim() > 0 and one.dtype != torch.bool)
+        for one in parts
+    )
 
 
 def _floats(value: Any) -> bool:

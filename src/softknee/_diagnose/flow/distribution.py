@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from softknee._report.plain import plain
 from softknee._surgery.trace import unwrapped
 
 if TYPE_CHECKING:
@@ -55,10 +56,7 @@ class Distribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return {name: finite(value) if isinstance(value, float) else value for name, value in vars(self).items()} | {
-            "edges": list(self.edges),
-            "counts": list(self.counts),
-        }
+        return plain(vars(self))
 
 
 @dataclass
@@ -129,8 +127,3 @@ def distribution(x: Tensor) -> Distribution:
     counter = Counter()
     counter.add(x)
     return counter.distribution()
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number that JSON has, None for others."""
-    return value if value is not None and math.isfinite(value) else None

@@ -9,18 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softknee._card.function import function_of
 from softknee._card.hermite import Hermite
 from softknee._card.quadrature import integrate
 from softknee._diagnose.flow.layer_sums import SMALLEST
 from softknee._surgery.compose import Composer, replay
-from softknee._surgery.operations import ARITHMETIC, MOVING, PRODUCTS, RESHAPING
+from softknee._surgery.operations import ARITHMETIC, JOINING, MOVING, PRODUCTS, RESHAPING, SUMS
 from softknee._surgery.trace import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from softknee._card.function import Function
     from softknee._card.quadrature import Quadrature
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from softknee._surgery.layers import Layer, Node
 
 # Functions that leave mean squares and cosines as they are; dropout does outside of training.
-_DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
-_CARRYING = RESHAPING | MOVING | _DROPOUTS | {"chunk", "split", "unbind"}
-_JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
-_SUMS = frozenset({"add", "sub", "rsub"})
+_CARRYING = RESHAPING | MOVING | {"chunk", "split", "unbind"}
 # Norms that look at one sample at a time, with the positions of their factors; shifts come next.
 _CENTRED = {"layer_norm": 2, "group_norm": 2, "instance_norm": 3}
 _BATCH_NORM, _RMS_NORM = {"batch_norm": 3}, {"rms_norm": 2}
@@ -167,7 +164,7 @@ class Propagation:
         reached = {step.layer.outputs[step.turn]}
         for node in self.seen.nodes:
             if reached & set(node.inputs):
-                if node.name in _NORMS or (node.name in _SUMS and len(set(node.inputs) - self.seen.trace.fixed) > 1):
+                if node.name in _NORMS or (node.name in SUMS and len(set(node.inputs) - self.seen.trace.fixed) > 1):
                     return True
                 if node.name in _CARRYING:
                     reached.add(node.output)
@@ -255,7 +252,7 @@ class Propagation:
             return self._norm(node, first)
         if node.name in _CARRYING:
             return first
-        if node.name in _JOINING:
+        if node.name in JOINING:
             sizes = [math.prod(self.seen.trace.shapes[number]) for number in node.inputs]
             mean, square, both = (_mean(values, sizes) for values in zip(*map(_three, inputs), strict=True))
             return Expected(mean, square, both)
@@ -275,7 +272,7 @@ class Propagation:
         one, other = self._operand(first), self._operand(second)
         if one is None or other is None:
             return None
-        if node.name in _SUMS:
+        if node.name in SUMS:
             mean = one.mean + other.mean * (1 if node.name == "add" else -1)
             fixed = self.seen.trace.fixed
             branches = all(isinstance(value, Ref) and value.number not in fixed for value in (first, second))
@@ -326,23 +323,10 @@ def function_for(acting: Acting) -> Function | None:
     """Return an activation as a function of one number, None if it does not act on single elements."""
     module = acting.last.module
     acts = module or partial(replay, acting.calls, acting.source)
-    if any(one.in_place for one in acting.calls):
-        acts = _Copying(acts)
     try:
         return function_of(acts, channels=getattr(module, "num_parameters", None))
     except Exception:  # anybody's module may raise anything at an input it was not made for
         return None
-
-
-class _Copying(nn.Module):
-    """Has an activation that overwrites its input work on a copy."""
-
-    def __init__(self, acts: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.acts = acts
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.acts(x.clone())
 
 
 def joint(rule: Quadrature, correlation: float) -> float:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from softknee._diagnose.flow.distribution import Counter, Distribution, distribution, finite
+from softknee._diagnose.flow.distribution import Counter, Distribution, distribution
 from softknee._diagnose.preserve import gradients, preserved
 from softknee._diagnose.task import SAMPLES, Task, task
+from softknee._report.plain import plain
 from softknee._surgery.trace import unwrapped
 
 if TYPE_CHECKING:
@@ -62,21 +63,7 @@ class ParameterFlow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return {
-            "path": self.path,
-            "module": self.module,
-            "kind": self.kind,
-            "shape": list(self.shape),
-            "trained": self.trained,
-            "weight": self.weight.to_dict(),
-            "gradient": self.gradient and self.gradient.to_dict(),
-            "output": self.output and self.output.to_dict(),
-            "weight_norm": finite(self.weight_norm),
-            "gradient_norm": finite(self.gradient_norm),
-            "output_gradient": finite(self.output_gradient),
-            "relative": finite(self.relative),
-            "ratio": finite(self.ratio),
-        }
+        return plain({**vars(self), "relative": self.relative})
 
     @property
     def relative(self) -> float | None:
@@ -108,12 +95,7 @@ class GradientFlow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return {
-            "loss": finite(self.loss),
-            "samples": self.samples,
-            "per_layer": finite(self.per_layer),
-            "layers": [one.to_dict() for one in self.layers],
-        }
+        return plain({**vars(self), "per_layer": self.per_layer, "layers": [one.to_dict() for one in self.layers]})
 
 
 def gradient_flow(

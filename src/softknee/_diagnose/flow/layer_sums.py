@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Key = tuple[nn.Parameter, int]
 
-# The smallest variance, or length, that is divided by.
-SMALLEST = 1e-12
+# The smallest variance that is divided by: signals that vanish with depth come far down.
+SMALLEST = 1e-200
 # Elements of each tensor that the kurtosis is taken of.
 MOST = 2**15
 
@@ -75,7 +75,7 @@ class LayerSum:
         some: Number of elements of which `powers` are the sums, taken evenly from all.
         powers: Sums of their first four powers.
         directions: Sum over samples of the outputs scaled to length 1, None before the first.
-        rows: Number of samples in it.
+        rows: Number of samples in it: those whose outputs are not all zero.
         gradient: Sum of the squared gradient.
         differentiated: Whether any gradient came.
         uneven: Whether samples could not be told apart, or differ in shape.
@@ -106,11 +106,12 @@ class LayerSum:
             self.uneven = True
             self.square += _square(values)
             return
-        lengths = torch.linalg.vector_norm(rows, dim=1)
-        self.square += float(lengths.double().square().sum())
-        total = (1 / lengths.clamp_min(SMALLEST)) @ rows
+        # Squares of a signal that vanishes leave float32.
+        lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.promote_types(rows.dtype, torch.float64))
+        self.square += float(lengths.square().sum())
+        total = (1 / lengths.clamp_min(torch.finfo(rows.dtype).tiny)).to(rows.dtype) @ rows
         self.directions = total.double() if self.directions is None else self.directions + total
-        self.rows += size
+        self.rows += int((lengths > 0).sum())
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Count the gradient of outputs in."""
@@ -124,8 +125,8 @@ class LayerSum:
 
     @property
     def cosine(self) -> float:
-        """Mean over pairs of samples."""
-        if self.uneven or self.directions is None or self.rows < 2:
+        """Mean over pairs of samples; not a number for a single output, of which it would compare the signs."""
+        if self.uneven or self.directions is None or len(self.directions) < 2 or self.rows < 2:
             return math.nan
         return (float(self.directions.square().sum()) - self.rows) / (self.rows * (self.rows - 1))
 

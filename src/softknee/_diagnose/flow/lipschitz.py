@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from softknee._diagnose.flow.bounds import Bounds, first_output
-from softknee._diagnose.flow.distribution import finite
 from softknee._diagnose.preserve import preserved
 from softknee._diagnose.task import task
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 from softknee._surgery.observe import observe
 from softknee.nn.values import excerpt
 
@@ -40,10 +40,6 @@ class LayerNorm:
     layer: str
     norm: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, with None for what is not finite."""
-        return {"layer": self.layer, "norm": finite(self.norm)}
-
 
 @dataclass(frozen=True)
 class Lipschitz:
@@ -67,13 +63,7 @@ class Lipschitz:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return {
-            "low": finite(self.low),
-            "high": finite(self.high),
-            "note": self.note,
-            "layers": [one.to_dict() for one in self.layers],
-            "samples": self.samples,
-        }
+        return plain(vars(self))
 
 
 def lipschitz(

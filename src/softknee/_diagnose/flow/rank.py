@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._diagnose.flow.distribution import finite
 from softknee._diagnose.preserve import preserved
 from softknee._diagnose.task import SAMPLES, Task, task
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 from softknee._surgery.find import look
 from softknee._surgery.observe import Observer, observe
 from softknee._surgery.trace import unwrapped
@@ -63,11 +63,7 @@ class SiteRank:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return vars(self) | {
-            "saturation": self.saturation,
-            "participation": finite(self.participation),
-            "effective": finite(self.effective),
-        }
+        return plain({**vars(self), "saturation": self.saturation})
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,7 @@ def rank(
     return _measured(task(model, loader, samples=samples), share=share, most=most, seed=seed)
 
 
-def _measured(of: Task, *, share: float = SHARE, most: int = MOST_UNITS, seed: int = 0) -> Rank:
+def _measured(of: Task, *, share: float, most: int, seed: int) -> Rank:
     """Measure a task as `rank` does."""
     with preserved(of.model), torch.no_grad():
         first = of.batches[0]

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map
 
 from softknee._card.propagation import gain
 from softknee._card.quadrature import integrate
-from softknee._diagnose.flow.distribution import finite
 from softknee._diagnose.flow.follow import Propagation, function_for
 from softknee._diagnose.flow.layer_sums import SMALLEST, LayerMeasure, LayerSum, SampleFollower
 from softknee._diagnose.preserve import preserved
 from softknee._diagnose.task import Task, task
+from softknee._report.plain import finite, plain
 from softknee._surgery.find import look
 from softknee._surgery.observe import observe
 from softknee._surgery.trace import tensors_in
@@ -92,8 +91,7 @@ class LayerSignal:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        values = {**vars(self), "gain": self.gain, "ratio": self.ratio}
-        return {name: finite(value) if isinstance(value, float) else value for name, value in values.items()}
+        return plain({**vars(self), "gain": self.gain, "ratio": self.ratio})
 
 
 @dataclass(frozen=True)
@@ -127,21 +125,20 @@ class Signal:
 
     @property
     def cosine_last(self) -> float:
-        """Mean cosine between samples in the last layer."""
-        return self.layers[-1].cosine if self.layers else math.nan
+        """Mean cosine between samples in the last layer that has one."""
+        return next((one.cosine for one in reversed(self.layers) if math.isfinite(one.cosine)), math.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        return {
-            "layers": [one.to_dict() for one in self.layers],
-            "samples": self.samples,
-            "chi_product": finite(self.chi_product),
-            "cosine_last": finite(self.cosine_last),
-            "residual": self.residual,
-            "normed": self.normed,
-            "refused": self.refused,
-            "left": [{"path": path, "reason": reason} for path, reason in self.left],
-        }
+        return plain(
+            {
+                **vars(self),
+                "layers": [one.to_dict() for one in self.layers],
+                "chi_product": self.chi_product,
+                "cosine_last": self.cosine_last,
+                "left": [{"path": path, "reason": reason} for path, reason in self.left],
+            }
+        )
 
 
 def signal(
@@ -175,7 +172,7 @@ def signal(
     return _measured(task(model, loader, loss, samples=samples), seed=seed)
 
 
-def _measured(of: Task, *, seed: int = 0) -> Signal:
+def _measured(of: Task, *, seed: int) -> Signal:
     """Measure a task as `signal` does."""
     batches = _first(of)
     generator = torch.Generator().manual_seed(seed)
@@ -187,12 +184,11 @@ def _measured(of: Task, *, seed: int = 0) -> Signal:
         for batch in batches:
             _use_batch_statistics(of.model, batch.size)
             observe(of.model, batch.inputs, batch.keywords, observer=LayerMeasure(of, batch, sums, generator))
-        first = batches[0]
-        size = min(first.size, SOME)
-        _use_batch_statistics(of.model, size)
-        seen = SampleFollower(of.model, size)
-        observe(of.model, *_cut(first, size), observer=seen)
-        found = look(of.model, *_cut(first, FEW)).sites
+        some, few = batches[0].first(SOME), batches[0].first(FEW)
+        _use_batch_statistics(of.model, some.size)
+        seen = SampleFollower(of.model, some.size)
+        observe(of.model, some.inputs, some.keywords, observer=seen)
+        found = look(of.model, few.inputs, few.keywords).sites
         theory = Propagation(seen, {key: (one.q, one.cosine) for key, one in sums.items()})
     rows = tuple(_row(step, theory, sums, found) for step in theory.steps)
     refused = None if rows else "no linear layer or convolution with weights of the model ran"
@@ -214,16 +210,6 @@ def _elements(batch: Batch) -> int:
     """Return the number of numbers in a batch; a whole one stands for a vector of them."""
     given = tensors_in((batch.inputs, dict(batch.keywords)))
     return sum(one.numel() * (1 if one.is_floating_point() else TOKEN) for one in given)
-
-
-def _cut(batch: Batch, size: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a model is called with, cut to the first samples."""
-
-    def cut(one: Any) -> Any:
-        return one[:size] if isinstance(one, Tensor) and one.dim() and len(one) == batch.size else one
-
-    found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(cut, (batch.inputs, dict(batch.keywords)))
-    return found
 
 
 def _use_batch_statistics(model: nn.Module, size: int) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from softknee._diagnose.flow.distribution import finite
 from softknee._errors import UsageError
+from softknee._report.plain import finite
 from softknee._surgery.find import checked, sites
 from softknee._surgery.trace import unwrapped
 from softknee.nn.activation import Activation

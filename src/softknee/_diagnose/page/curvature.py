@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softknee._diagnose.page.place import place
 from softknee._diagnose.page.words import interval, name_cell, number_cell, short
 from softknee._report.field import field
 from softknee._report.lines import Axes, Band, Series, line_chart
@@ -25,6 +26,8 @@ _LANDSCAPE = (
     "(Li et al., arXiv 1712.09913). Two directions of many: a picture, not a measurement."
 )
 _LARGE = (340.0, 210.0)
+# Residuals below this part of an eigenvalue are less than float32 knows of it, and are not shown.
+_ROUNDING = 1e-6
 
 
 def curvature_section(data: Mapping[str, Any]) -> Section | None:
@@ -66,14 +69,15 @@ def _curvature(data: Mapping[str, Any]) -> Iterator[Block]:
     if found.get("spectrum"):
         yield Gallery(_spectrum(found["spectrum"]))
     if found.get("split"):
-        yield _split(found["split"])
+        yield _split(data, found["split"])
     elif found.get("split_note"):
         yield Note(f"The trace was not split: {found['split_note']}.")
 
 
 def _end(ends: Mapping[str, Any], name: str) -> str:
-    residual = ends.get(f"{name}_residual")
-    return short(ends.get(name), 4) + ("" if residual is None else f" ± {short(residual, 2)}")
+    value, residual = ends.get(name), ends.get(f"{name}_residual")
+    known = value is None or residual is None or residual <= _ROUNDING * abs(value)
+    return short(value, 4) + ("" if known else f" ± {short(residual, 2)}")
 
 
 def _spectrum(spectrum: Mapping[str, Any]) -> list[Figure]:
@@ -110,7 +114,7 @@ def _spectrum(spectrum: Mapping[str, Any]) -> list[Figure]:
     ]
 
 
-def _split(split: Mapping[str, Any]) -> Table:
+def _split(data: Mapping[str, Any], split: Mapping[str, Any]) -> Table:
     """Return the parts of the trace."""
     columns = [Column("Part of the trace", numeric=False), Column("Value"), Column("95 % interval")]
     named = [
@@ -119,7 +123,7 @@ def _split(split: Mapping[str, Any]) -> Table:
         ("of which φ'' of all activations", split["activation"]),
     ]
     rows = [[Cell(name), *_numbers(part)] for name, part in named if part]
-    rows += [[name_cell(part["site"]), *_numbers(part)] for part in split.get("by_site") or ()]
+    rows += [[name_cell(place(data, part["site"])), *_numbers(part)] for part in split.get("by_site") or ()]
     return Table("What the curvature comes from", columns, rows)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softknee._diagnose.page.place import place
+from softknee._diagnose.page.verdict import by_rule
 from softknee._diagnose.page.words import SIGNS, between
 from softknee._diagnose.rules.explain import RULES
 from softknee._report.page import Facts, Fold, Note, Section
@@ -30,35 +32,33 @@ def findings_section(data: Mapping[str, Any]) -> Section:
     Returns:
         The section; a sentence where there are none.
     """
-    blocks: list[Block] = list(_folds(data["findings"]))
+    blocks: list[Block] = list(_folds(data))
     return Section("findings", "Findings", _LEAD, blocks or [Note("No rule found anything.")])
 
 
-def _folds(findings: Findings) -> Iterator[Fold]:
-    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in findings:
-        grouped.setdefault((one["severity"], one["id"]), []).append(one)
-    for (severity, _), found in grouped.items():
+def _folds(data: Mapping[str, Any]) -> Iterator[Fold]:
+    for found in by_rule(data["findings"]):
+        severity = found[0]["severity"]
         more = f" And {plural(len(found) - 1, 'more place')}." if len(found) > 1 else ""
-        shown = f"{SIGNS.get(severity, '○')} {severity} · {_said(found[0])}{more}"
-        rows = [] if len(found) == 1 and found[0]["low"] is None else _places(found)
+        shown = f"{SIGNS.get(severity, '○')} {severity} · {_said(data, found[0])}{more}"
+        rows = [] if len(found) == 1 and found[0]["low"] is None else _places(data, found)
         yield Fold(shown, [Facts([*rows, *_facts(found[0])])], opened=severity == "critical")
 
 
-def _places(found: Findings) -> list[tuple[str, str]]:
+def _places(data: Mapping[str, Any], found: Findings) -> list[tuple[str, str]]:
     """Return where and what was found, the first places of many."""
-    rows = [("" if index else "Found", _place(one)) for index, one in enumerate(found[:_PLACES])]
+    rows = [("" if index else "Found", _place(data, one)) for index, one in enumerate(found[:_PLACES])]
     left = len(found) - len(rows)
     return [*rows, ("", f"and {plural(left, 'more place')}; all of them are in the JSON")] if left else rows
 
 
-def _place(one: Mapping[str, Any]) -> str:
+def _place(data: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     number = "" if one["low"] is None else f" Value and interval: {between(one['value'], one['low'], one['high'])}."
-    return f"{_said(one)}{number}"
+    return f"{_said(data, one)}{number}"
 
 
-def _said(one: Mapping[str, Any]) -> str:
-    return f"{one['site']}: {one['text']}" if one["site"] else str(one["text"])
+def _said(data: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    return f"{place(data, one['site'])}: {one['text']}" if one["site"] else str(one["text"])
 
 
 def _facts(one: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -55,7 +55,8 @@ def signal_section(data: Mapping[str, Any]) -> Section | None:
     if layers:
         phases = _phases(signal)
         legend = [Key("measured, dots", "main hue-0"), Key("theory", "main hue-1"), *(_PLACES if phases else ())]
-        blocks += [Gallery([*_depth(layers), *phases], legend), *([Note(_PHASES)] if phases else ()), _gains(signal)]
+        blocks += [Gallery([*_depth(layers), *phases], legend), *([Note(_PHASES)] if phases else ())]
+        blocks.append(_gains(signal, data["method"].get("thresholds") or {}))
     return Section("signal", "Signal", _SIGNAL, blocks)
 
 
@@ -143,7 +144,8 @@ def _phases(signal: Mapping[str, Any]) -> list[Figure]:
     return [Figure(picture, "phase diagram", name=False)]
 
 
-def _gains(signal: Mapping[str, Any]) -> Table:
+def _gains(signal: Mapping[str, Any], limits: Mapping[str, float]) -> Table:
+    limit = limits.get("gain_ratio", math.inf)
     columns = [
         Column("Layer", numeric=False),
         Column("Feeds", numeric=False, hint="the activation after it"),
@@ -165,7 +167,7 @@ def _gains(signal: Mapping[str, Any]) -> Table:
             Cell(one.get("site") or "", kind="code"),
             number_cell(one.get("gain")),
             number_cell(one.get("matched")),
-            number_cell(one.get("ratio"), kind=_off(one.get("ratio"))),
+            number_cell(one.get("ratio"), kind=_off(one.get("ratio"), limit)),
             *(number_cell(one.get(key)) for key in ("chi", "backward", "q", "q_theory", "cosine", "cosine_theory")),
             number_cell(one.get("kurtosis")),
             Cell(one.get("note") or "", kind="words"),
@@ -181,8 +183,8 @@ def _decades(values: Sequence[float | None]) -> tuple[float, float]:
     return 10.0 ** math.floor(math.log10(min(there)) - 0.01), 10.0 ** math.ceil(math.log10(max(there)) + 0.01)
 
 
-def _off(ratio: float | None) -> str:
-    return "warning" if ratio and not 0.8 <= ratio <= 1.25 else ""
+def _off(ratio: float | None, limit: float) -> str:
+    return "warning" if ratio and not 1 / limit <= ratio <= limit else ""
 
 
 def _norms(layers: Sequence[Layer]) -> Gallery:
@@ -237,15 +239,14 @@ def _parameters(layers: Sequence[Layer]) -> Table:
     for one in layers:
         gradient = one["gradient"] or {}
         zero = gradient.get("zero")
-        relative = None
-        if one["gradient_norm"] is not None and one["weight_norm"]:
-            relative = one["gradient_norm"] / one["weight_norm"]
         rows.append(
             [
                 name_cell(one["path"]),
                 Cell(one["kind"]),
                 Cell(" × ".join(map(str, one["shape"]))),
-                *map(number_cell, (one["weight_norm"], one["gradient_norm"], gradient.get("scale"), relative)),
+                *map(
+                    number_cell, (one["weight_norm"], one["gradient_norm"], gradient.get("scale"), one.get("relative"))
+                ),
                 number_cell(None if zero is None else 100 * zero),
             ]
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from softknee._diagnose.page.place import place
+from softknee._diagnose.schema import SITES
 from softknee._report.table import listed, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # In words, with their plurals.
 SEVERITY_WORDS = {
@@ -16,8 +18,6 @@ SEVERITY_WORDS = {
     "warn": ("warning", "warnings"),
     "info": ("note", "notes"),
 }
-# The part without which nothing is known of units.
-SITES = "units of every site"
 _LINES = 10
 # Words that a finding's text may have on its line of the summary, in characters.
 _LONGEST = 150
@@ -39,8 +39,8 @@ def verdict(data: Mapping[str, Any]) -> str:
         more = f"; {plural(notes, 'note')} below" if notes else ""
         return f"Nothing to act on was found on {seen}{more}."
     first = pressing[0]
-    place = f" at {first['site']}" if first["site"] else ""
-    return f"{_counted(data)} on {seen}. Worst{place}: {_sentence(first['text'])}"
+    where = f" at {place(data, first['site'])}" if first["site"] else ""
+    return f"{_counted(data)} on {seen}. Worst{where}: {_sentence(first['text'])}"
 
 
 def coverage_sentence(data: Mapping[str, Any]) -> str:
@@ -105,26 +105,37 @@ def summary(data: Mapping[str, Any]) -> str:
         data: A diagnosis.
 
     Returns:
-        Lines: verdict, model, data, coverage, the worst findings.
+        Lines: verdict, model, data, coverage, what trials found, the worst findings.
     """
     lines = [verdict(data), about_model(data), about_data(data), coverage_sentence(data)]
-    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in data["findings"]:
-        grouped.setdefault((one["severity"], one["id"]), []).append(one)
-    rows = [_line(severity, name, found) for (severity, name), found in grouped.items()]
+    tried = (data.get("trials_about") or {}).get("verdict")
+    lines += [f"Trials: {tried}"] if tried else []
+    rows = [_line(data, found) for found in by_rule(data["findings"])]
     room = _LINES - len(lines)
     if len(rows) > room:
         rows = [*rows[: room - 1], f"and {plural(len(rows) - room + 1, 'more rule')}"]
     return "\n".join([*lines, *rows])
 
 
-def _line(severity: str, name: str, found: list[Mapping[str, Any]]) -> str:
+def by_rule(findings: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return findings in groups of the same rule and severity, in the same order.
+
+    Args:
+        findings: Of a diagnosis.
+    """
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in findings:
+        found.setdefault((one["severity"], one["id"]), []).append(one)
+    return list(found.values())
+
+
+def _line(data: Mapping[str, Any], found: list[Mapping[str, Any]]) -> str:
     first = found[0]
-    place = f"{first['site']}: " if first["site"] else ""
+    where = f"{place(data, first['site'])}: " if first["site"] else ""
     more = f" (and {plural(len(found) - 1, 'more place')})" if len(found) > 1 else ""
-    text = f"{place}{_sentence(first['text'])}"
+    text = f"{where}{_sentence(first['text'])}"
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-    return f"{severity:<8}  {name}: {text}{more}"
+    return f"{first['severity']:<8}  {first['id']}: {text}{more}"
 
 
 def _sentence(text: str) -> str:

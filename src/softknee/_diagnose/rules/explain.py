@@ -41,10 +41,21 @@ _POOLE = "Poole et al., arXiv 1606.05340; Schoenholz et al., arXiv 1611.01232"
 
 _ALL = (
     Rule(
+        "fresh-statistics",
+        "batch norms that have seen no data",
+        "The running mean of a batch norm is 0 and its running variance 1, as they are made. The states of units are "
+        "measured in eval mode, which uses them.",
+        "Nothing is normalized, so units may look dead or saturated that are not in training.",
+        "",
+        "Run some batches in training mode, under torch.no_grad(), and diagnose then; or load the trained weights.",
+        "The rule is gone. The states of units now are those of a normalized network.",
+    ),
+    Rule(
         "dead-units",
         "dead units",
         "The slope of the activation is exactly 0 at every sample seen, so no gradient reaches the weights before the "
-        "unit. It is a statement about the samples: N without a slope bound the rate of slopes at 1 - 0.05^(1/N).",
+        "unit. It is a statement about the samples: N without a slope bound the rate of slopes at 1 - 0.05^(1/N); if "
+        "that is over 10 %, it is a note only.",
         "A dead unit does not learn, and its output is that of a constant; it may revive when layers before it move.",
         "Lu et al., arXiv 1903.06733",
         "First match the gain (softknee.calibrate) and lower the learning rate; then try an activation with a slope "
@@ -84,7 +95,7 @@ _ALL = (
         "saturated units",
         "The size of the slope is under 1 % of its largest value at 95 % of the samples or more; dead units are left "
         "out.",
-        "Gradients through a saturated unit shrink by a hundred or more.",
+        "At those samples gradients through the unit shrink by a hundred or more; those of a ReLU vanish.",
         "Glorot and Bengio 2010",
         "Match the gain (softknee.calibrate), add a normalization before the activation, or lower the learning rate.",
         _AGAIN,

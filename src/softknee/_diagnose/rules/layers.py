@@ -36,7 +36,7 @@ def of_signal(data: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[
         yield Evidence("chi-product", level, "", text, product)
     cosine = signal.get("cosine_last")
     if cosine is not None and cosine > limits["cosine"]:
-        last = signal["layers"][-1]["layer"] if signal["layers"] else ""
+        last = next((one["layer"] for one in reversed(signal["layers"]) if one.get("cosine") is not None), "")
         text = f"The mean cosine between samples is {cosine:.4f} at the last layer measured."
         yield Evidence("collapse", "warn", last, text, cosine)
     ratio = limits["gain_ratio"]
@@ -44,9 +44,10 @@ def of_signal(data: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[
     if off:
         far = max(off, key=lambda one: abs(math.log(one["ratio"])))
         measured = sum(one.get("ratio") is not None for one in signal["layers"])
+        off_gain = "is off the forward gain" if len(off) == 1 else "are off the forward gain, here most"
         text = (
-            f"{len(off)} of {plural(measured, 'layer')} are off the forward gain; the farthest is {far['layer']}, with "
-            f"σ_w = {far['gain']:.3g} where {far['matched']:.3g} fits (ratio {far['ratio']:.2f})."
+            f"{len(off)} of {plural(measured, 'layer')} {off_gain}: σ_w = {far['gain']:.3g} where {far['matched']:.3g} "
+            f"fits (ratio {far['ratio']:.2g})."
         )
         yield Evidence(
             "gain-mismatch", "info" if data["model"].get("trained") else "warn", far["layer"], text, far["ratio"]
@@ -69,7 +70,8 @@ def of_gradients(gradients: Mapping[str, Any] | None, limits: Mapping[str, float
         if bad:
             text = f"{percent(bad)} of the gradient is not finite."
             yield Evidence("non-finite", "critical", one["path"], text, bad)
-    still = [one["path"] for one in layers if one["gradient"] is None or one["gradient"].get("zero") == 1.0]
+    meant = [one for one in layers if one.get("trained", True)]
+    still = [one["path"] for one in meant if one["gradient"] is None or one["gradient"].get("zero") == 1.0]
     if still:
         yield Evidence("no-gradient", "warn", still[0], f"{_some(still)} got no gradient.", float(len(still)))
     sizes = {one["path"]: _rms(one["gradient"]) for one in layers if _is_layer(one)}

@@ -20,6 +20,7 @@ THRESHOLDS: Mapping[str, float] = MappingProxyType(
         "dead_info": 0.01,
         "dead_warn": 0.1,
         "dead_critical": 0.5,
+        "unseen_rate": 0.1,
         "silent_warn": 0.1,
         "constant_warn": 0.1,
         "saturated_warn": 0.1,

@@ -70,6 +70,10 @@ def of_structure(data: Mapping[str, Any]) -> Iterator[Evidence]:
     structure = data["structure"] or {}
     for first, second in structure.get("in_a_row") or ():
         yield Evidence("activations-in-a-row", "warn", second, f"It acts on the output of {first}.")
+    fresh = structure.get("fresh_norms") or 0
+    if fresh:
+        text = f"In eval mode, as units are measured, {plural(fresh, 'batch norm')} without data yet normalize nothing."
+        yield Evidence("fresh-statistics", "warn", "", text, float(fresh))
     if structure.get("deterministic") is False:
         yield Evidence("nondeterministic", "warn", "", "Two runs of the first samples in eval mode differ.")
     share = structure.get("outputs_nonfinite") or 0.0
@@ -107,14 +111,24 @@ def _dead(site: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Evid
     dead, silent = site["states"].get("dead"), site["states"].get("silent")
     share = _share(site, "dead")
     if dead and share >= limits["dead_info"]:
-        text = f"{dead['count']:,} of {plural(units or 0, 'unit')} ({percent(share)}) are dead."
+        verb = "is" if dead["count"] == 1 else "are"
+        text = f"{dead['count']:,} of {plural(units or 0, 'unit')} ({percent(share)}) {verb} dead."
         text += _seen(dead, "a slope")
         level = "critical" if share >= limits["dead_critical"] else "warn" if share >= limits["dead_warn"] else "info"
-        yield Evidence("dead-layer" if share >= 1.0 else "dead-units", level, name, text, share)
+        whole = share >= 1.0
+        level = "info" if _is_rare(dead, limits, units or 1 if whole else 1) else level
+        yield Evidence("dead-layer" if whole else "dead-units", level, name, text, share)
     only = _share(site, "silent") - share
     if silent and only >= limits["silent_warn"]:
         text = f"{percent(only)} of {plural(units or 0, 'unit')} gave exactly 0 at every sample."
-        yield Evidence("silent-units", "warn", name, text + _seen(silent, "an output"), only)
+        level = "info" if _is_rare(silent, limits, 1) else "warn"
+        yield Evidence("silent-units", level, name, text + _seen(silent, "an output"), only)
+
+
+def _is_rare(found: Mapping[str, Any], limits: Mapping[str, float], times: int) -> bool:
+    """Return whether so few values were seen that what never happened may happen often; of a layer, `times` more."""
+    n = found.get("n") or 0
+    return n > 0 and 1 - 0.05 ** (1 / (n * times)) > limits["unseen_rate"]
 
 
 def _others(site: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Evidence]:
@@ -128,12 +142,21 @@ def _others(site: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Ev
     if saturated >= limits["saturated_warn"]:
         level = "critical" if saturated >= limits["saturated_critical"] else "warn"
         text = f"{percent(saturated)} of {units} have hardly a slope at 95{_SPACE}% of their values, without dead ones."
+        # Of functions that are 0 where they are flat, these units are on, with a slope, at the rest.
+        if _rarely_on(site) >= round(saturated * (site.get("units") or 0)):
+            text += f" They are 0 there, and learn from the other 5{_SPACE}% at most."
         yield Evidence("saturated-units", level, name, text, saturated)
     for state, what in (("dormant", "output"), ("gradient_dormant", "gradient")):
         share = _share(site, state) - max(silent, dead)
         if share >= limits["dormant_info"]:
             text = f"{percent(share)} of {units} have a mean {what} far under that of the site, dead ones not counted."
             yield Evidence(f"{state.replace('_', '-')}-units", "info", name, text, share)
+
+
+def _rarely_on(site: Mapping[str, Any]) -> int:
+    """Return how many units give something else than 0 at some of their values, and at no more than 5 % of them."""
+    silent = site["states"].get("silent") or {}
+    return int((site.get("firing") or [0])[0]) - int(silent.get("count") or 0)
 
 
 def _moments(site: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Evidence]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softknee._diagnose.preserve import seed_all
 from softknee._diagnose.task import Task
 from softknee._diagnose.trial.rates import Outcome, OutOfTime
 from softknee._errors import UsageError
@@ -53,13 +53,6 @@ def stream_seed(seed: int, run: int, stream: Stream) -> int:
     """Return a 63-bit seed for a stream of a run."""
     (word,) = np.random.SeedSequence([seed, run, stream]).generate_state(1, np.uint64)
     return int(word >> np.uint64(1))
-
-
-def seed_all(seed: int) -> None:
-    """Seed the global random states, which the caller restores."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
 
 
 @dataclass(frozen=True)

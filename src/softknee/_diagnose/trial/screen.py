@@ -41,7 +41,8 @@ CANDIDATES = 4
 STEPS = 10
 # Correlation of outputs, but for scale and shift, from which on two functions are one for a trial.
 SAME = 0.998
-# Of the grid on which gradients are counted that are exactly zero.
+# Of the grid on which gradients are counted that are exactly zero: also those in the middle, as of a shrinkage, which
+# the ends beyond which all are zero, as of a card, do not tell.
 QUANTILES = 4001
 # A product within this factor of one is as good as one.
 EVEN = 2.0

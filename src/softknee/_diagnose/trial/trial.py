@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from softknee._catalogue import parse_choice
+from softknee._diagnose.preserve import seed_all
 from softknee._diagnose.task import SAMPLES, loss_function, task
 from softknee._diagnose.trial.data import Data
 from softknee._diagnose.trial.options import checked_options, made_optimizer
@@ -22,7 +23,6 @@ from softknee._diagnose.trial.run import (
     example,
     resettable,
     right,
-    seed_all,
     stream_seed,
 )
 from softknee._diagnose.trial.screen import screen
@@ -45,6 +45,10 @@ SEEDS = 3
 STEPS = 300
 # Where the time decides on the steps.
 MOST_EPOCHS = 20
+
+_SEEN = (
+    "what the scores are from may be among what the model was trained on, which favours no change; give a validation"
+)
 
 
 def trial(
@@ -133,7 +137,7 @@ def trial(
         data = Data.of(batches, held, generator)
         metric = metric or _usual_metric(model, batches[0])
         trainer = Trainer(make, data, function, make_optimizer, metric, seed, from_scratch)
-        notes += _same_weights(trainer) if from_scratch else []
+        notes += _same_weights(trainer) if from_scratch else [_SEEN] if held is None else []
         screening = _screening(trainer) if candidates is None else None
         arms, more = _arms(trainer, screening.candidates() if screening else candidates or ())
         most_steps = STEPS if seconds is None else MOST_EPOCHS * max(1, data.training.count // data.training.size)

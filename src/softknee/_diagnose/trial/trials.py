@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from softknee._diagnose.trial.rates import Arm
+from softknee._report.plain import plain
 from softknee._statistics.decisions import holm, verdict
 from softknee._statistics.intervals import paired_difference
 from softknee._surgery.places import aligned
@@ -292,28 +292,27 @@ def _why_none(arm: Arm, record: Record) -> str:
 
 def _plain(entry: Entry, screened: dict[str, Any] | None) -> dict[str, Any]:
     compared = entry.compared or Comparison(None, None, None, None, "undecided", entry.seeds)
-    values: dict[str, Any] = {
-        "activation": entry.activation,
-        "kind": entry.kind,
-        "lr": entry.lr,
-        "at_edge": entry.at_edge,
-        "difference": compared.difference,
-        "low": compared.low,
-        "high": compared.high,
-        "p": compared.p,
-        "verdict": None if entry.compared is None else compared.verdict,
-        "seeds": entry.seeds,
-        "diverged": entry.diverged,
-        "score": entry.score,
-        "spread": entry.spread,
-        "cost": entry.cost,
-        "over_matched": None if entry.over_matched is None else asdict(entry.over_matched),
-        "screen": screened,
-        "note": entry.note or None,
-    }
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
+    return plain(
+        {
+            "activation": entry.activation,
+            "kind": entry.kind,
+            "lr": entry.lr,
+            "at_edge": entry.at_edge,
+            "difference": compared.difference,
+            "low": compared.low,
+            "high": compared.high,
+            "p": compared.p,
+            "verdict": None if entry.compared is None else compared.verdict,
+            "seeds": entry.seeds,
+            "diverged": entry.diverged,
+            "score": entry.score,
+            "spread": entry.spread,
+            "cost": entry.cost,
+            "over_matched": entry.over_matched,
+            "screen": screened,
+            "note": entry.note or None,
+        }
+    )
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from softknee._diagnose.units.places import targets_of
 from softknee._diagnose.units.site_health import Ends, SiteHealth, coverage_of, form_of
 from softknee._diagnose.units.states import Limits
 from softknee._errors import OptionError
+from softknee._report.plain import plain
 from softknee._surgery.find import look
 from softknee._surgery.observe import visible
 from softknee.nn.values import excerpt
@@ -111,15 +112,7 @@ class Changes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            name: {
-                "state": one.state,
-                "births": list(one.births),
-                "revivals": list(one.revivals),
-                "stayed": one.stayed,
-            }
-            for name, one in self.sites.items()
-        }
+        return plain(self.sites)
 
 
 def unit_health(
@@ -130,6 +123,7 @@ def unit_health(
     samples: int = SAMPLES,
     dormant: float = 0.025,
     saturated: float = 0.95,
+    gradients: bool | None = None,
 ) -> Health:
     """Measure in which states the units of all activations are, in evaluation mode.
 
@@ -145,11 +139,12 @@ def unit_health(
     Args:
         model: Runs as written, on one device.
         loader: Yields batches: inputs, `(inputs, target)` or a dictionary of named inputs.
-        loss: A function of outputs and target that returns a mean, or its name; None leaves gradients out. Gradients
-            are those of the sum over the samples of a batch.
+        loss: A function of outputs and target that returns a mean, or its name; None for a model that returns its own,
+            or where there is none. Gradients are those of the sum over the samples of a batch.
         samples: How many to take, from the beginning of the loader.
         dormant: Units are dormant up to this share of the layer's mean.
         saturated: Units are saturated from this share of their values on.
+        gradients: Whether to measure gradients too; None does where `loss` is given.
 
     Returns:
         The states, with what else is known of inputs, outputs, slopes and gradients.
@@ -161,9 +156,11 @@ def unit_health(
     """
     limits = Limits(dormant=_share("dormant", dormant), saturated=_share("saturated", saturated))
     whole = task(model, loader, loss, samples=samples)
-    found = look(whole.model, *_example(whole))
+    example = whole.batches[0].first(_EXAMPLE)
+    found = look(whole.model, example.inputs, example.keywords)
     targets = targets_of(found, whole.model)
-    observer = Observer(whole.model, targets, gradients=whole.has_loss())
+    differentiated = whole.has_loss() if gradients is None else gradients
+    observer = Observer(whole.model, targets, gradients=differentiated)
     with preserved(whole.model), visible():
         try:
             observer.attach()
@@ -171,14 +168,15 @@ def unit_health(
                 observer.begin()
                 # Gradients of the sum over the samples do not depend on how many go together.
                 observer.factor = float(batch.size)
-                context = contextlib.nullcontext() if whole.has_loss() else torch.no_grad()
+                context = contextlib.nullcontext() if differentiated else torch.no_grad()
                 with context:
                     observer.open()
                     try:
                         outputs = whole.run(batch)
                     finally:
                         observer.close()
-                    _differentiate(whole, batch, outputs)
+                    if differentiated:
+                        _differentiate(whole, batch, outputs)
         finally:
             observer.detach()
         sites = _sites(targets, observer, limits)
@@ -199,22 +197,11 @@ def _sites(targets: Sequence[Target], observer: Observer, limits: Limits) -> tup
 
 
 def _differentiate(whole: Task, batch: Any, outputs: Any) -> None:
-    if whole.has_loss():
-        loss = whole.loss(batch, outputs)
-        if loss.requires_grad:
-            loss.backward()
-            for parameter in whole.model.parameters():
-                parameter.grad = None
-
-
-def _example(whole: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the first samples."""
-    small = task(whole.model, [_raw(whole.batches[0])], None, samples=_EXAMPLE).batches[0]
-    return small.inputs, dict(small.keywords)
-
-
-def _raw(batch: Any) -> Any:
-    return dict(batch.keywords) if batch.keywords else (batch.inputs, None)
+    loss = whole.loss(batch, outputs)
+    if loss.requires_grad:
+        loss.backward()
+        for parameter in whole.model.parameters():
+            parameter.grad = None
 
 
 def _share(name: str, value: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._diagnose.units.states import has_slopes
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,8 +128,7 @@ class Values:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with None for what is not finite."""
-        values = [[value if math.isfinite(value) else None for value in row] for row in self.values]
-        return {**vars(self), "values": values}
+        return plain(vars(self))
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Shape:
     """
 
     step: int
-    y: tuple[float | None, ...]
+    y: tuple[float, ...]
 
 
 @dataclass
@@ -166,4 +165,4 @@ class Shapes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {"x": list(self.x), "curves": [{"step": one.step, "y": list(one.y)} for one in self.curves]}
+        return plain(vars(self))

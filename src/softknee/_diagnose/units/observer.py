@@ -79,6 +79,8 @@ class Observer:
         self._records: list[Record] = []
         self._shifts: Shifts = {}
         self._steepest: dict[str, Tensor] = {}
+        # What is written out in a model stays so, and takes long to compare.
+        self._written: dict[str, Common | None] = {}
         self._trained = [target.name for target in self.targets if _is_trained(target)]
         self._turn = -1
         self._handles: list[RemovableHandle] = []
@@ -254,10 +256,19 @@ class Observer:
         try:
             if seen.name not in self._steepest:
                 self._steepest[seen.name] = steepest(target.function, seen.z, seen.axis)
-            shared = None if self.values is None else common(target.function)
-            return shared or slope_of(target.function, seen.z), self._steepest[seen.name]
+            return self._common(target) or slope_of(target.function, seen.z), self._steepest[seen.name]
         except Exception:  # anybody's function may raise anything at an input it was not made for
             return None, None
+
+    def _common(self, target: Target) -> Common | None:
+        """Return the function at a place as one that other places have too, None if it is summed up right away."""
+        if self.values is None:
+            return None
+        if target.module is not None:
+            return common(target.module)
+        if target.name not in self._written:
+            self._written[target.name] = common(target.function)
+        return self._written[target.name]
 
     def _follow(self, taker: Record | Sums, output: Tensor, axis: int | None, picks: Picks) -> None:
         output.register_hook(partial(_add_gradient, taker, axis, picks, self.factor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from softknee._card.function import function_of
 from softknee._card.precision import thresholds
 from softknee._diagnose.units.fused import common
 from softknee._diagnose.units.histogram import EDGES
-from softknee._diagnose.units.slopes import curve_of, may_overwrite
+from softknee._diagnose.units.slopes import curve_of
 from softknee._diagnose.units.states import (
     NAMES,
     Limits,
@@ -27,6 +27,7 @@ from softknee._diagnose.units.states import (
     state,
     variance,
 )
+from softknee._report.plain import finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ _NO_SLOPE = {
     "normaliser": "outputs depend on one another, so that units have no slope of their own",
     "": "the function has no slope of single inputs: it takes several, changes the shape, or depends on chance",
 }
+_ONE_VALUE = "one value of each unit does not show whether it varies"
 _NO_LOSS = "no gradient reached the outputs"
 
 
@@ -109,6 +111,8 @@ class SiteHealth:
         site, notes = self.target.site, []
         if not has_slopes(self.sums):
             notes.append(_NO_SLOPE.get(site.role if site else "", _NO_SLOPE[""]))
+        if self._masks["constant"] is None:
+            notes.append(_ONE_VALUE)
         if self.gradients and not self.sums.gradients:
             notes.append(_NO_LOSS)
         return notes
@@ -126,21 +130,21 @@ class SiteHealth:
             "firing": torch.histc(self.firing, _BINS, 0.0, 1.0).long().tolist(),
             "moments": {
                 "z": {
-                    "mean": _number(z.mean),
-                    "std": _number(z.std),
-                    "q": _number(z.q),
+                    "mean": finite(z.mean),
+                    "std": finite(z.std),
+                    "q": finite(z.q),
                     "kurtosis": z.kurtosis,
-                    "min": _number(z.minimum),
-                    "max": _number(z.maximum),
+                    "min": finite(z.minimum),
+                    "max": finite(z.maximum),
                 },
                 "h": {
-                    "mean": _number(h.mean),
-                    "std": _number(h.std),
-                    "q": _number(h.q),
-                    "max": _number(max(abs(h.minimum), abs(h.maximum))),
+                    "mean": finite(h.mean),
+                    "std": finite(h.std),
+                    "q": finite(h.q),
+                    "max": finite(max(abs(h.minimum), abs(h.maximum))),
                 },
                 "linear_r2": linear_r2(sums),
-                "outlier_ratio": _number(max(abs(h.minimum), abs(h.maximum)) / math.sqrt(h.q)) if h.q > 0 else None,
+                "outlier_ratio": max(abs(h.minimum), abs(h.maximum)) / math.sqrt(h.q) if 0 < h.q < math.inf else None,
                 "zero": float(sums.parts["h_counts"][1].sum()) / (sums.n * sums.units),
                 "nonfinite": self.nonfinite,
             },
@@ -186,10 +190,10 @@ class SiteHealth:
                 "unit": unit,
                 "states": states,
                 "firing": float(firing[unit]),
-                "mean": _number(float(means[unit])),
-                "std": _number(float(stds[unit])),
-                "min": _number(-float(edges[0][unit])),
-                "max": _number(float(edges[1][unit])),
+                "mean": finite(float(means[unit])),
+                "std": finite(float(stds[unit])),
+                "min": finite(-float(edges[0][unit])),
+                "max": finite(float(edges[1][unit])),
             }
             for unit, states in zip(self._bad(), units, strict=True)
         ]
@@ -231,7 +235,7 @@ def form_of(target: Target, sums: Sums, like: Tensor | None, axis: int | None, k
     if math.isfinite(low) and math.isfinite(high):
         y = curve_of(target.function, like, axis, low, high, _POINTS)
         x = torch.linspace(low, high, _POINTS, dtype=torch.float64)
-        curve = (x.tolist(), [_number(value) for value in y.tolist()])
+        curve = (x.tolist(), [finite(value) for value in y.tolist()])
     return Form(curve, _precision(target, sums, str(like.dtype).removeprefix("torch."), known))
 
 
@@ -260,15 +264,10 @@ def _ends(function: Function) -> Ends:
     own = function.parameters() if isinstance(function, nn.Module) else ()
     if any(parameter.numel() > 1 for parameter in own):
         return {}
-    safe = partial(_on_a_copy, function) if may_overwrite(function) else function
     try:
-        return {name: (one.low, one.high) for name, one in thresholds(function_of(safe)).items()}
+        return {name: (one.low, one.high) for name, one in thresholds(function_of(function)).items()}
     except Exception:  # anybody's function may raise anything in a dtype that it was not made for
         return {}
-
-
-def _on_a_copy(function: Function, x: Tensor) -> Tensor:
-    return function(x.clone())
 
 
 def beyond(sums: Sums, low: float | None, high: float | None) -> float:
@@ -296,10 +295,6 @@ def _part(start: float, width: float, limit: float) -> float:
     if not width:
         return float(start <= limit)
     return min(1.0, max(0.0, (limit - start) / width))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def coverage_of(targets: Sequence[Target], seen: Sequence[str], unseen: Sequence[Unseen]) -> list[dict[str, str]]:

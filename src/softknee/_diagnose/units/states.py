@@ -69,10 +69,11 @@ def masks(sums: Sums, limits: Limits) -> dict[str, tuple[Tensor, int] | None]:
     zero = sums.parts["h_counts"][1]
     found: dict[str, tuple[Tensor, int] | None] = dict.fromkeys(NAMES)
     found["silent"] = (zero == sums.n, sums.n)
-    spread = variance(sums, "h")
-    constant = spread <= CONSTANT * spread.mean()
-    found["constant"] = (constant, sums.n)
-    found["dormant"] = (_is_small(sums.parts["h_sums"][2], limits.dormant), sums.n)
+    # A unit without a finite value is in no state that is said of values.
+    known = sums.parts["h_counts"][0] < sums.n
+    constant = _is_small(variance(sums, "h"), known, CONSTANT)
+    found["constant"] = (constant, sums.n) if sums.n > 1 else None
+    found["dormant"] = (_is_small(sums.parts["h_sums"][2], known, limits.dormant), sums.n)
     if has_slopes(sums):
         flat, low = sums.parts["slope_counts"]
         least, most = -sums.parts["slope_edges"][0], sums.parts["slope_edges"][1]
@@ -82,7 +83,9 @@ def masks(sums: Sums, limits: Limits) -> dict[str, tuple[Tensor, int] | None]:
         found["linear"] = (straight & ~dead & ~constant, sums.slopes)
         found["saturated"] = (low >= limits.saturated * sums.slopes, sums.slopes)
     if sums.gradients:
-        found["gradient_dormant"] = (_is_small(sums.parts["grad_sums"][0], limits.dormant), sums.gradients)
+        sizes, zero = sums.parts["grad_sums"][0], sums.parts["grad_zero"][0]
+        known = (sizes > 0) | (zero == sums.gradients)
+        found["gradient_dormant"] = (_is_small(sizes, known, limits.dormant), sums.gradients)
     return found
 
 
@@ -150,11 +153,13 @@ def moments(sums: Sums, side: str) -> Moments:
         return Moments(math.nan, math.nan, math.nan, None, math.nan, math.nan)
     centre = float((good * shift + powers[0]).sum()) / total
     d = shift - centre
-    second = max(0.0, float((powers[1] + 2 * d * powers[0] + good * d**2).sum()) / total)
+    # What is not a number stays so: the order of the two matters.
+    second = max(float((powers[1] + 2 * d * powers[0] + good * d**2).sum()) / total, 0.0)
     kurtosis = None
     if side == "z" and second > 0:
         fourth = powers[3] + 4 * d * powers[2] + 6 * d**2 * powers[1] + 4 * d**3 * powers[0] + good * d**4
         kurtosis = float(fourth.sum()) / total / second**2
+        kurtosis = kurtosis if math.isfinite(kurtosis) else None
     low, high = edges.max(1).tolist()
     return Moments(centre, math.sqrt(second), second + centre**2, kurtosis, -low, high)
 
@@ -171,7 +176,7 @@ def histogram(sums: Sums) -> Histogram:
 def linear_r2(sums: Sums) -> float | None:
     """Return the share of the outputs' variance that one straight line for each unit explains.
 
-    None where shapes differ, something is not finite, or the outputs do not vary.
+    None where shapes differ, something or its square is not finite, or the outputs do not vary.
     """
     bad = int(sums.parts["z_bad"].sum() + sums.parts["h_counts"][0].sum())
     if "zh" not in sums.parts or bad:
@@ -181,8 +186,12 @@ def linear_r2(sums: Sums) -> float | None:
     before, after = variance(sums, "z"), variance(sums, "h")
     total = float(after.sum())
     explained = torch.where(before > 0, together**2 / before.clamp(min=torch.finfo(before.dtype).tiny), 0.0)
-    return min(1.0, float(explained.sum()) / total) if total > 0 else None
+    known = 0 < total < math.inf and bool(before.isfinite().all() & explained.isfinite().all())
+    return min(1.0, float(explained.sum()) / total) if known else None
 
 
-def _is_small(sizes: Tensor, limit: float) -> Tensor:
-    return sizes <= limit * sizes.mean()
+def _is_small(sizes: Tensor, known: Tensor, limit: float) -> Tensor:
+    """Return which units have at most a part of what is usual among those that are known; squares may be infinite."""
+    known = known & sizes.isfinite()
+    usual = torch.where(known, sizes, 0.0).sum() / known.sum().clamp(min=1)
+    return known & (sizes <= limit * usual)

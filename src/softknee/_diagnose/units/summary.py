@@ -29,7 +29,8 @@ def summary(sites: Sequence[SiteHealth], steps: int, observed: int) -> str:
     """
     head = f"{plural(steps, 'step')}, {observed} observed"
     if not sites:
-        return f"{head}; nothing was seen yet"
+        why = "" if steps else ": the model has not run in training mode, or only compiled, where hooks see nothing"
+        return f"{head}; nothing was seen yet{why}"
     note = "units in percent; values: seen of each unit in the last observed steps, which is what the rest is said from"
     return "\n".join([head, *aligned([_HEADINGS, *map(_row, sites)]), note])
 

@@ -114,7 +114,7 @@ def trajectories(source: Watch | Mapping[str, Any] | str | os.PathLike[str]) -> 
     Raises:
         DataError: The source is none of these, or cannot be read.
     """
-    data = _data(source)
+    data = watched(source)
     if isinstance(data.get("trainable"), list):
         return _of_watch(data)
     if isinstance(data.get("trajectories"), Mapping) and isinstance(data.get("shapes"), Mapping):
@@ -122,11 +122,14 @@ def trajectories(source: Watch | Mapping[str, Any] | str | os.PathLike[str]) -> 
     raise DataError(f"{excerpt(source)} has no trajectories; give {_SOURCES}")
 
 
-def _data(source: Any) -> Mapping[str, Any]:
-    """Return what is to be read.
+def watched(source: Any) -> Mapping[str, Any]:
+    """Return what was watched as plain data.
+
+    Args:
+        source: As in `trajectories`.
 
     Raises:
-        DataError: It cannot be.
+        DataError: It cannot be read.
     """
     if isinstance(source, Mapping):
         return source

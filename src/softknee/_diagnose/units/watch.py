@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ EVERY = 10
 # Of each unit, in one observed step.
 VALUES = 16
 # So many inputs are held before they are summed.
-HELD = 2**16
+HELD = 2**18
 # Observed steps that are one period of the history, and that states are concluded from.
 PERIOD = 20
 SPAN, POINTS = 5.0, 81
@@ -68,6 +67,7 @@ class Watch:
         self._targets: tuple[Target, ...] = ()
         self._unseen: tuple[Unseen, ...] = ()
         self._trained: dict[tuple[str, str], nn.Parameter] = {}
+        self._modules: tuple[nn.Module, ...] = ()
         self._observer: Observer | None = None
         self._handles: list[RemovableHandle] = []
         self._running = False
@@ -123,8 +123,11 @@ class Watch:
         step, self.steps = self.steps, self.steps + 1
         if step % self.every or is_transformed():
             return
-        if self._observer is None:
-            self._observer = self._look(arguments, named)
+        modules = tuple(self.model.modules())
+        if self._observer is None or modules != self._modules:
+            # Of activations that were swapped in the meantime nothing is known from before.
+            self._recent.clear()
+            self._modules, self._observer = modules, self._look(arguments, named)
         self._step = step
         self.observed += 1
         self._note()
@@ -211,7 +214,7 @@ class Watch:
                 continue
             y = curve_of(target.function, like, axis, -SPAN, SPAN, POINTS)
             shapes = self._shapes.setdefault(target.name, Shapes(tuple(x.tolist())))
-            shapes.add(Shape(step, tuple(value if math.isfinite(value) else None for value in y.tolist())))
+            shapes.add(Shape(step, tuple(y.tolist())))
 
     # What was seen.
 
@@ -278,7 +281,8 @@ def watch(model: nn.Module, *, every: int = EVERY, gradients: bool = True) -> Wa
 
     Within the `with` block every `every`-th run of the model in training mode is observed: up to 16 values of each
     unit. The loop stays as it is, and training, random numbers included, goes on exactly as without; afterwards the
-    model has no hooks. At the first run the activations are looked for, by one more run that leaves nothing behind.
+    model has no hooks. At the first run, and where modules were exchanged, the activations are looked for, by one more
+    run that leaves nothing behind.
 
     Args:
         model: Runs as written. Of a `DistributedDataParallel` the model in it is watched.
