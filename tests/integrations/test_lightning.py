@@ -102,6 +102,14 @@ def test_numbers_reach_the_trainers_logger_and_ones_own(package, tmp_path):
     assert hooks_of(model) == 0
 
 
+def test_gradients_are_those_that_the_optimizer_took(tmp_path):
+    fit(module_of("lightning.pytorch"), tmp_path, ActivationMonitor(every=1, logger=JsonLines(tmp_path / "log.jsonl")))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    betas = torch.tensor([line["activations/layers.3/beta"] for line in lines], dtype=torch.float64)
+    gradients = torch.tensor([line["activations/layers.3/beta_gradient"] for line in lines], dtype=torch.float64)
+    assert_close(betas.diff().abs() / 0.1, gradients[:-1], rtol=1e-4, atol=1e-6)
+
+
 def test_histograms_reach_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

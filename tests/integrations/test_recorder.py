@@ -48,6 +48,30 @@ def test_every_nth_step_is_recorded():
     assert [step for step, _ in kept.steps] == [0, 3, 6]
 
 
+def test_gradients_are_those_at_the_end_of_the_step():
+    model, kept = small_model(), Kept()
+    with ActivationRecorder(model, logger=kept).step(0):
+        model(torch.randn(4, 8)).square().sum().backward()
+    ((_, values),) = kept.steps
+    slope = model[3].slope.grad.double()
+    assert values["activations/3/slope_gradient"] == pytest.approx(slope.square().mean().sqrt().item())
+    assert values["activations/1/beta_gradient"] == pytest.approx(abs(model[1].beta.grad.item()))
+
+
+def test_gradients_that_were_noted_stay_when_they_are_gone():
+    model = small_model()
+    recorder = ActivationRecorder(model)
+    recorder.begin(0)
+    model(torch.randn(4, 8)).square().sum().backward()
+    expected = abs(model[1].beta.grad.item())
+    recorder.note_gradients()
+    model.zero_grad()
+    assert recorder.end()["activations/1/beta_gradient"] == pytest.approx(expected)
+    recorder.begin(0)
+    model(torch.randn(4, 8))
+    assert "activations/1/beta_gradient" not in recorder.end()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_parameters_are_those_that_the_step_began_with(dtype):
     model, kept = small_model().to(dtype), Kept()
@@ -66,8 +90,8 @@ def test_parameters_are_those_that_the_step_began_with(dtype):
     metrics = {"dead", "zero", "nonfinite", "mean", "std", "samples", "inputs"}
     assert set(values) == {
         *(f"activations/{name}/{metric}" for name in ("1", "3", "4") for metric in metrics),
-        "activations/1/beta",
-        *(f"activations/3/slope_{which}" for which in ("min", "mean", "max")),
+        *("activations/1/beta", "activations/1/beta_gradient"),
+        *(f"activations/3/slope_{which}" for which in ("min", "mean", "max", "gradient")),
     }
 
 

@@ -102,6 +102,16 @@ def test_batches_whose_gradients_are_added_up_are_one_step(tmp_path):
     assert not any("#" in tag for tag in lines[0])
 
 
+def test_gradients_are_clipped_ones(tmp_path):
+    found = {}
+    for limit in (1e-4, 1e4):
+        monitor = ActivationMonitor(every=1, logger=JsonLines(tmp_path / f"{limit}.jsonl"))
+        trainer_of(small_model(), tmp_path, last=[monitor], max_grad_norm=limit, max_steps=1).train()
+        (line,) = (tmp_path / f"{limit}.jsonl").read_text().splitlines()
+        found[limit] = json.loads(line)[f"activations/{ACTIVATION}/beta_gradient"]
+    assert 0 < 1000 * found[1e-4] < found[1e4]
+
+
 def test_reporters_behind_the_monitor_get_the_numbers(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

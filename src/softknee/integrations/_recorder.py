@@ -12,7 +12,7 @@ from softknee._diagnose.units.observer import Observer
 from softknee._diagnose.units.places import targets_by_class
 from softknee._diagnose.units.states import has_slopes, histogram, moments
 from softknee._diagnose.units.sums import gathered
-from softknee._diagnose.units.trained import noted, numbers, trained
+from softknee._diagnose.units.trained import noted, numbers, size, trained
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class ActivationRecorder:
     - `inputs`: a histogram of the inputs between fixed edges.
     - each trained parameter as it was at the start of the step: its value if it is one number, else `{name}_min`,
       `{name}_mean` and `{name}_max`.
+    - `{name}_gradient`: root mean square of its gradient, at `note_gradients` or else at the end of the step; left out
+      where there is none then.
 
     Args:
         model: Looked through again at each recorded step, so that activations may be replaced in between.
@@ -68,6 +70,7 @@ class ActivationRecorder:
         self._observer: Observer | None = None
         self._is_recording = False
         self._parameters: dict[tuple[str, str], Tensor] = {}
+        self._gradients: dict[tuple[str, str], Tensor] | None = None
         check_not_compiled(model, "record")
         if not targets_by_class(model):
             raise UsageError(
@@ -131,6 +134,15 @@ class ActivationRecorder:
         if self._observer is not None and self._is_recording:
             self._observer.attach()
 
+    def note_gradients(self) -> None:
+        """Note the gradients of the trained parameters as they are now, best just before the optimizer's step."""
+        if self._observer is not None and self._is_recording:
+            self._gradients = {
+                (activation, f"{parameter}_gradient"): size(one.grad)
+                for (activation, parameter), one in trained(self._observer.targets).items()
+                if one.grad is not None
+            }
+
     def end(self) -> dict[str, float | Histogram]:
         """End a step, which waits for the device once.
 
@@ -140,7 +152,10 @@ class ActivationRecorder:
         if self._observer is None or not self._is_recording:
             return {}
         self._observer.detach()
-        parameters, found = numbers(self._parameters), collected(to_cpu(self._observer.take()))
+        if self._gradients is None:
+            self.note_gradients()
+        parameters = numbers({**self._parameters, **(self._gradients or {})})
+        found = collected(to_cpu(self._observer.take()))
         found = gathered(found) if self.together else found
         self.cancel()
         if not found:
@@ -168,11 +183,11 @@ class ActivationRecorder:
             self._observer.detach()
             self._observer.forget()
         self._is_recording = False
-        self._parameters = {}
+        self._parameters, self._gradients = {}, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without a step that is being recorded."""
-        return {**self.__dict__, "_observer": None, "_is_recording": False, "_parameters": {}}
+        return {**self.__dict__, "_observer": None, "_is_recording": False, "_parameters": {}, "_gradients": None}
 
 
 def scalars(values: dict[str, float | Histogram]) -> dict[str, float]:

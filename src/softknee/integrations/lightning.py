@@ -53,6 +53,11 @@ class _Monitor:
             self._step = trainer.global_step
         self._batches += 1
 
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Note the gradients, unscaled and not yet clipped."""
+        if self._recorder is not None:
+            self._recorder.note_gradients()
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log what was recorded."""
         values = self._recorder.end() if self._recorder is not None else {}

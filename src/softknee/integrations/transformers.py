@@ -181,6 +181,11 @@ class _Monitor:
             self._recorder.resume()
             self._pause_after_forward(others["model"])
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Note the gradients, added up over the batches of the step and clipped."""
+        if self._recorder is not None:
+            self._recorder.note_gradients()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Keep what was recorded for the next logs."""
         values = self._recorder.end() if self._recorder is not None else {}

@@ -31,11 +31,13 @@ def noted(parameter: nn.Parameter, most: int) -> Tensor:
         parameter: Of a sharded one only the whole says anything; all processes come through here together.
         most: So many values are returned as they are.
     """
-    one = parameter.detach()
-    whole = one.full_tensor() if hasattr(one, "full_tensor") else one
-    wide = torch.float32 if whole.device.type == "mps" else torch.float64
-    values = whole.flatten().to(wide)
+    values = _values(parameter)
     return values.clone() if len(values) <= most else torch.stack([values.min(), values.mean(), values.max()])
+
+
+def size(gradient: Tensor) -> Tensor:
+    """Return the root mean square of a gradient, `(1,)`, float64 where there is that; sharded ones as in `noted`."""
+    return _values(gradient).square().mean().sqrt().reshape(1)
 
 
 def numbers(vectors: Mapping[tuple[str, str], Tensor]) -> dict[tuple[str, str], list[float]]:
@@ -46,3 +48,9 @@ def numbers(vectors: Mapping[tuple[str, str], Tensor]) -> dict[tuple[str, str], 
         entries = iter(torch.cat(list(here.values())).tolist())
         values |= {name: [next(entries) for _ in range(len(vector))] for name, vector in here.items()}
     return {name: values[name] for name in vectors}
+
+
+def _values(tensor: Tensor) -> Tensor:
+    one = tensor.detach()
+    whole = one.full_tensor() if hasattr(one, "full_tensor") else one
+    return whole.flatten().to(torch.float32 if whole.device.type == "mps" else torch.float64)
