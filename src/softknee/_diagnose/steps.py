@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from softknee._diagnose.cost import affordable, operations
 from softknee._diagnose.options import like
 from softknee._diagnose.schema import SITES
 from softknee._diagnose.structure import Outputs, edges
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from softknee._diagnose.options import Options
     from softknee._diagnose.task import Batch, Loss, Task
 
-# Samples for what costs more than a few passes.
+# Samples at most, for what costs more than a few passes.
 _CURVATURE, _LANDSCAPE, _KERNEL, _SIGNAL, _LIPSCHITZ = 512, 128, 64, 300, 64
 # Steps along each direction of the landscape, the square of which is how often the model runs over its samples.
 _POINTS = 13
@@ -55,6 +57,15 @@ class Measured:
     options: Options
     acts: Mapping[str, Callable[..., Any]]
     has_loss: bool
+
+    @cached_property
+    def operations(self) -> float:
+        """What one sample costs."""
+        return operations(self.task)
+
+    def affordable(self, most: int) -> int:
+        """Return how many samples a measurement of hundreds of passes may take, as `cost.affordable`."""
+        return affordable(self.task, self.operations, most)
 
 
 @dataclass(frozen=True)
@@ -146,20 +157,20 @@ def _gradients(of: Measured, data: dict[str, Any]) -> dict[str, Any]:
 def _curvature(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
     from softknee._diagnose.curvature.curvature import curvature
 
-    found = curvature(of.model, of.raw, of.loss, samples=min(_CURVATURE, of.task.samples), seed=of.options.seed)
+    found = curvature(of.model, of.raw, of.loss, samples=of.affordable(_CURVATURE), seed=of.options.seed)
     return {"curvature": found.to_dict()}
 
 
 def _landscape(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
     from softknee._diagnose.curvature.landscape import landscape
 
-    count = min(_LANDSCAPE, of.task.samples)
+    count = of.affordable(_LANDSCAPE)
     found = landscape(of.model, of.raw, of.loss, samples=count, points=_POINTS, seed=of.options.seed)
     return {"landscape": found.to_dict()}
 
 
 def _kernel(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
-    return {"kernel": _kernel_of(of, min(_KERNEL, of.task.samples))}
+    return {"kernel": _kernel_of(of, of.affordable(_KERNEL))}
 
 
 def _kernel_of(of: Measured, count: int) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _rank(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
 def _lipschitz(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
     from softknee._diagnose.flow.lipschitz import lipschitz
 
-    return {"lipschitz": lipschitz(of.model, of.raw, samples=min(_LIPSCHITZ, of.task.samples)).to_dict()}
+    return {"lipschitz": lipschitz(of.model, of.raw, samples=of.affordable(_LIPSCHITZ)).to_dict()}
 
 
 def _classification(of: Measured, _: dict[str, Any]) -> dict[str, Any]:
