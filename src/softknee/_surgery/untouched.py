@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 _SETTERS = (Tensor.requires_grad_, Tensor.requires_grad.__set__)  # type: ignore[attr-defined]
 
 
+class _Looks(threading.local):
+    depth = 0
+
+
+# How many looks at models are going on in this thread: what runs then is no training, for whoever watches one.
+LOOKS = _Looks()
+
+
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run a model without gradients; its buffers and the random states are afterwards as before."""
@@ -34,10 +43,12 @@ def restored(model: nn.Module) -> Iterator[None]:
     values = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_meta]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     states = random.getstate(), np.random.get_state()
+    LOOKS.depth += 1
     try:
         with torch.random.fork_rng([device.index or 0 for device in devices]):
             yield
     finally:
+        LOOKS.depth -= 1
         random.setstate(states[0])
         np.random.set_state(states[1])
         for now, before in buffers:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from softknee._diagnose.curvature.second_order import plain_attention
+from softknee._diagnose.finite import check_finite
 from softknee._diagnose.preserve import called_with, gradients, preserved
 from softknee._diagnose.task import Batch, task
 from softknee._errors import UsageError
@@ -142,7 +143,7 @@ def ntk(
 
     Raises:
         UsageError: An option is outside its range, one parameter alone is over the budget, there are more than 256
-            outputs, or no parameter requires gradients; and as `task`.
+            outputs, no parameter requires gradients, or weights or outputs are not finite; and as `task`.
         DataError: As `task`.
     """
     if reduction not in REDUCTIONS:
@@ -165,6 +166,7 @@ def ntk(
                 " `outputs`, a function that picks some, such as lambda y: y[:, :10]"
             )
         groups = _groups(weights, gathered.samples * count, budget)
+        check_finite(gathered, lambda result, batch: pick(result, batch.size), "tangent kernel")
         method = "vmap"
         try:
             values = _summed(gathered, groups, pick, reduction, _by_vmap)
@@ -259,7 +261,9 @@ def _by_vmap(gathered: Task, batch: Batch, names: Sequence[str], pick: _Pick) ->
     except Exception as error:
         raise _Refused from error
     for name, one in first.items():
-        if not torch.allclose(found[name][:1], one, rtol=SAME, atol=SAME * float(one.abs().max()), equal_nan=True):
+        # A gradient may be infinite where the output is not, as that of a root is at 0.
+        largest = float(one.abs().nan_to_num(0.0, 0.0, 0.0).max())
+        if not torch.allclose(found[name][:1], one, rtol=SAME, atol=SAME * largest, equal_nan=True):
             raise _Refused
     return found
 

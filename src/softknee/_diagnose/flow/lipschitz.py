@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from softknee._diagnose.finite import check_finite
 from softknee._diagnose.flow.bounds import Bounds, first_output
 from softknee._diagnose.preserve import preserved
 from softknee._diagnose.task import task
@@ -87,7 +88,7 @@ def lipschitz(
         The interval.
 
     Raises:
-        UsageError: As `task`; or `steps` is not positive.
+        UsageError: As `task`; or `steps` is not positive, or weights or outputs are not finite.
         DataError: As `task`.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -99,10 +100,14 @@ def _measured(of: Task, steps: int, seed: int) -> Lipschitz:
     """Measure a task as `lipschitz` does."""
     generator = torch.Generator().manual_seed(seed)
     with preserved(of.model):
+        check_finite(of, lambda result, _: first_output(result), "Lipschitz constant")
         first = of.batches[0]
         bounds = Bounds(of.model, generator)
         observe(of.model, first.inputs, first.keywords, observer=bounds)
         high, note = bounds.bound()
+        for parameter in of.model.parameters():
+            # Whole backward passes then go to the input alone.
+            parameter.requires_grad_(requires_grad=False)
         found = [_jacobian_norm(of, batch, steps, generator) for batch in of.batches]
     norms = [one for one in found if one is not None]
     low = max(norms) if norms else None
@@ -133,7 +138,10 @@ def _jacobian_norm(of: Task, batch: Batch, steps: int, generator: torch.Generato
     u = _unit(torch.randn(y.shape, generator=generator).to(y))
     best = 0.0
     for _ in range(steps):
-        (back,) = torch.autograd.grad(y, x, u, retain_graph=True)
+        x.grad = None
+        # A whole backward pass, which reentrant checkpoints demand.
+        y.backward(u, retain_graph=True)
+        back = torch.zeros_like(x) if x.grad is None else x.grad
         norms = _lengths(back)
         known = norms[norms.isfinite()]
         best = max(best, float(known.max()) if known.numel() else 0.0)

@@ -136,6 +136,15 @@ class Observer:
         if self._mode is not None:
             self._mode.__exit__(None, None, None)
 
+    def suspend(self) -> None:
+        """See nothing until `resume`, as if all were inside an activation."""
+        self._inside.append(None)
+
+    def resume(self) -> None:
+        """See again what is to be seen."""
+        if self._inside:
+            self._inside.pop()
+
     def take(self) -> list[Fused]:
         """Return the sums of what was observed since the last time, and forget it."""
         sums, self._sums = self._sums, {}

@@ -23,6 +23,7 @@ from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 from softknee._surgery.find import checked, look
 from softknee._surgery.places import Unseen
+from softknee._surgery.untouched import LOOKS
 
 if TYPE_CHECKING:
     import os
@@ -71,7 +72,6 @@ class Watch:
         self._observer: Observer | None = None
         self._handles: list[RemovableHandle] = []
         self._running = False
-        self._looking = False
         self._step = 0
         self.reset()
 
@@ -114,7 +114,9 @@ class Watch:
 
     def _before(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         # Most runs end here, and must not take longer than they would.
-        if self._looking or self._running or torch._C._current_graph_task_id() != -1:
+        if LOOKS.depth or self._running or torch._C._current_graph_task_id() != -1:
+            if LOOKS.depth:
+                self._leave_out()
             return
         if self._is_new:
             self._collect()
@@ -137,6 +139,9 @@ class Watch:
         self._running = self._is_new = True
 
     def _after(self, *_: Any) -> None:
+        if LOOKS.depth and self._observer is not None:
+            self._observer.resume()
+            return
         # Hooks stay until the next run: a checkpoint may come back in the backward pass.
         self._pause()
 
@@ -148,17 +153,23 @@ class Watch:
                 handle.remove()
             del self._handles[1:]
 
+    def _leave_out(self) -> None:
+        """See nothing of a run that is part of a look: between two runs, or of another watch as this one begins."""
+        if self._observer is None:
+            return
+        if self._running:
+            self._observer.suspend()
+        else:
+            self._observer.detach()
+
     def _look(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Observer:
         """Find the activations by a run of the model that leaves nothing behind."""
-        self._looking = True
         # What is sharded must not be run within its own run.
         reason = _DISTRIBUTED if any(hasattr(one, "full_tensor") for one in self.model.parameters()) else ""
         try:
             found = None if reason else look(self.model, arguments, named)
         except Exception as error:  # what a look cannot do must not end a training
             found, reason = None, f"{_FAILED} ({type(error).__name__}: {error})"
-        finally:
-            self._looking = False
         if found is None:
             self._unseen, self._targets = (Unseen("", reason),), targets_by_class(self.model)
         else:
