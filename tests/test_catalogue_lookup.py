@@ -165,3 +165,25 @@ def test_spellings_of_a_choice():
 def test_bad_choices_are_refused(text, error, message):
     with pytest.raises(error, match=message):
         parse_choice(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("staf[terms=5]", "create('staf', terms=5)"),
+        (" swish [beta=1.5,fixed]", "create('swish', beta=1.5, trainable=False)"),
+        ("swish[per_channel,trainable]", "create('swish', per_channel=channels, trainable=True)"),
+        ("relu[]", "create('relu')"),
+    ],
+)
+def test_create_says_how_options_in_brackets_are_written(text, call):
+    with pytest.raises(OptionError) as caught:
+        create(text)
+    assert str(caught.value) == f"options of an activation are arguments: {call}, not {text!r}"
+    assert isinstance(eval(call, {"create": create, "channels": 3}), softknee.nn.Activation)
+
+
+def test_brackets_behind_anything_else_are_no_formula():
+    for text in ("nothing[terms=5]", "2 * x[beta=1]"):
+        with pytest.raises(ExpressionError):
+            create(text)

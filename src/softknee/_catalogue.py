@@ -89,7 +89,7 @@ def create(activation: str, **options: Any) -> Activation:
     Raises:
         UnknownActivation: The text is a single word and no name of the catalogue.
         ExpressionError: The text is no formula.
-        OptionError: An option is unknown, missing or out of range.
+        OptionError: An option is unknown, missing or out of range, or in brackets behind a name.
     """
     if not isinstance(activation, str):
         raise UnknownActivation(
@@ -104,6 +104,7 @@ def create(activation: str, **options: Any) -> Activation:
         if spec.kind == "contextual" and "channels" not in options:
             raise OptionError(f"{spec.name} holds a small network; say how many channels there are, as in channels=64")
         return cast("Activation", getattr(nn, spec.title)(**options))
+    _check_no_brackets(activation)
     return nn.Formula(activation, **options)
 
 
@@ -224,6 +225,25 @@ def parse_choice(text: str) -> Choice:
         spec, options.get("trainable"), per_channel, options.get("terms"), options.get("initialization"), values
     )
     return Choice(spec.name, tuple(sorted(options.items())))
+
+
+def _check_no_brackets(text: str) -> None:
+    """Refuse a name with options in brackets, as command lines have them.
+
+    Raises:
+        OptionError: It is one; the message says how to write it.
+    """
+    parts = _CHOICE.fullmatch(text.strip())
+    if parts is None or parts["options"] is None or parts["what"].strip() not in BY_NAME:
+        return
+    # Here nobody knows how many channels there are.
+    values = {_PER_SITE: "channels"}
+    given = [
+        f"{name}={values.get(name, value) if value is True else repr(value)}"
+        for name, value in _read_options(text, parts["options"]).items()
+    ]
+    call = ", ".join([repr(parts["what"].strip()), *given])
+    raise OptionError(f"options of an activation are arguments: create({call}), not {excerpt(text)}")
 
 
 def _read_options(text: str, items: str) -> dict[str, Any]:

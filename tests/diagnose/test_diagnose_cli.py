@@ -20,6 +20,9 @@ from torch import nn
 def make_model():
     return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 4))
 
+def deep_model():
+    return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4))
+
 def dead_model():
     model = make_model()
     nn.init.constant_(model[0].bias, -1e4)
@@ -92,8 +95,9 @@ def test_json_is_what_was_written(project, capsys):
         ("dead_model", "critical", 1),
         ("dead_model", "warn", 1),
         ("dead_model", "never", 0),
-        ("make_model", "critical", 0),
-        ("make_model", "warn", 1),
+        ("deep_model", "critical", 0),
+        ("deep_model", "warn", 1),
+        ("make_model", "warn", 0),
     ],
 )
 def test_findings_decide_on_the_exit_status_if_they_are_to(project, capsys, model, limit, status):
@@ -103,7 +107,7 @@ def test_findings_decide_on_the_exit_status_if_they_are_to(project, capsys, mode
 
 def test_a_silenced_rule_does_not_fail(project, capsys):
     quiet = [part for rule in ("gain-mismatch", "saturated-units") for part in ("--silence", rule)]
-    assert run(arguments("--fail-on", "warn", *quiet)) == 0
+    assert run(arguments("--fail-on", "warn", *quiet, model="my_project:deep_model")) == 0
     assert json.loads((project / "report" / "report.json").read_text())["method"]["silenced"] == quiet[1::2]
 
 
@@ -171,6 +175,7 @@ def test_explain_needs_no_model(capsys):
         (arguments("--lr", "0.1", "--momentum", "1"), "momentum must be at least 0 and under 1, got 1.0"),
         (arguments("--momentum", "0.9"), "momentum is that of SGD at a learning rate; give lr too"),
         (arguments("--budget", "soon"), "budget must be a time in seconds"),
+        (arguments("--budget", "5m"), "budget is the time for trials, which level 'quick' has not; ask"),
         (arguments("--history", "none.json"), "none.json"),
         (arguments("--out", "/proc/nowhere"), "/proc/nowhere"),
     ],

@@ -98,6 +98,7 @@ def refused(tmp_path):
         "optimizer": ((ok, data), {"optimizer": "sgd"}, "optimizer must be a torch.optim.Optimizer, got 'sgd'"),
         "trial": ((ok, data), {"level": "trial"}, "level 'trial' trains the model and needs its learning rate"),
         "budget": ((ok, data), {"budget": "soon"}, "budget must be a time in seconds"),
+        "unused budget": ((ok, data), {"level": "full", "budget": "1m"}, "which level 'full' has not; ask for"),
         "history": ((ok, data), {"history": tmp_path / "none.json"}, "none.json"),
     }
 

@@ -257,7 +257,6 @@ def test_named_targets_are_kept_from_the_model():
         (nn.Linear(4, 2), {"reduction": "mean"}, "must be 'sum' or 'logit', got 'mean'"),
         (nn.Linear(4, 2), {"budget": 0}, "number of bytes, got 0"),
         (nn.Linear(4, 2), {"budget": 100}, r"the gradients of weight alone take 12 x 8 numbers, .* raise `budget`"),
-        (nn.Linear(4, 300), {}, "300 outputs a sample.*give `outputs`"),
         (nn.Linear(4, 2).requires_grad_(False), {}, "no parameter of the model requires gradients"),
         (nn.Linear(4, 2), {"outputs": lambda y: y.sum()}, r"`outputs` returned a tensor of shape \(\)"),
     ],
@@ -271,3 +270,11 @@ def test_outputs_picks_some():
     model = nn.Linear(4, 300, bias=False).double()
     x = inputs()
     assert torch.allclose(ntk(model, x, outputs=lambda y: y[:, :1]).values, x @ x.T, atol=1e-14)
+
+
+def test_of_many_outputs_some_are_taken_evenly_spaced():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 640)), torch.randn(5, 4)
+    found, picked = ntk(model, x), ntk(model, x, outputs=lambda y: y[:, ::20])
+    assert found.outputs == picked.outputs == 32
+    assert torch.equal(found.values, picked.values)

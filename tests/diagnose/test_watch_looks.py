@@ -71,11 +71,20 @@ def test_a_change_that_looks_at_the_model_counts_no_steps(action):
 
 
 def test_looks_are_those_of_one_thread_and_an_error_ends_them():
-    elsewhere = []
-    with pytest.raises(RuntimeError, match="ended"), restored(nn.Identity()), restored(nn.Identity()):
-        assert LOOKS.depth == 2
-        thread = threading.Thread(target=lambda: elsewhere.append(LOOKS.depth))
-        thread.start()
-        thread.join()
-        raise RuntimeError("ended")
-    assert (LOOKS.depth, elsewhere) == (0, [0])
+    depths = []
+
+    def note():
+        depths.append(LOOKS.depth)
+
+    def failing():
+        with restored(nn.Identity()), restored(nn.Identity()):
+            note()
+            thread = threading.Thread(target=note)
+            thread.start()
+            thread.join()
+            raise RuntimeError("ended")
+
+    with pytest.raises(RuntimeError, match="ended"):
+        failing()
+    note()
+    assert depths == [2, 0, 0]

@@ -86,6 +86,8 @@ def options(
         raise UsageError("level 'trial' trains the model and needs its learning rate: give the optimizer, or lr")
     if budget is not None:
         parse_budget(budget)
+        if level != "trial":
+            raise UsageError(f"budget is the time for trials, which level {level!r} has not; ask for level 'trial'")
     make = model if not isinstance(model, nn.Module) and callable(model) else None
     return Options(level, seed, optimizer, kind, lr, momentum, budget, progress, make)
 
@@ -94,9 +96,10 @@ def like(optimizer: torch.optim.Optimizer) -> MakeOptimizer:
     """Return what makes optimizers of the kind and with the options of another, but for the learning rate.
 
     Args:
-        optimizer: Its class takes parameters and `lr`.
+        optimizer: Its class takes parameters and `lr`. Of several groups the options of the largest count.
     """
-    options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+    largest = max(optimizer.param_groups, key=lambda group: sum(one.numel() for one in group["params"]))
+    options = {name: largest.get(name, value) for name, value in optimizer.defaults.items() if name != "lr"}
 
     def made(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
         new = type(optimizer)(parameters, lr=rate)  # type: ignore[call-arg]  # all of torch's take it

@@ -78,7 +78,7 @@ def diagnose(
         history: What `softknee.watch` saw of the training, the file it was saved to, or a run folder of a study.
         out: Folder to write `report.html` and `report.json` to; None writes nothing.
         silence: Ids of rules to leave out.
-        budget: For trials, in seconds or such as `"5m"`.
+        budget: For trials, in seconds or such as `"5m"`; at the level `"trial"` alone.
         progress: Called with the name of each part before it is measured.
 
     Returns:

@@ -178,6 +178,27 @@ def task(model: nn.Module, loader: Iterable[Any], loss: Loss = None, *, samples:
     return Task(checked_model, tuple(taken), function)
 
 
+@torch.no_grad()
+def check_finite(of: Task, outputs: Callable[[Any, Batch], Tensor | None], result: str) -> None:
+    """Run a model over its samples to see that its numbers are finite; inside `preserved` only.
+
+    Args:
+        of: The task.
+        outputs: What of the model's result, for a batch, is measured; None for nothing.
+        result: What there is none of otherwise, for the sentence.
+
+    Raises:
+        UsageError: A parameter or an output is NaN or infinite.
+    """
+    for name, one in of.model.named_parameters():
+        if not torch.isfinite(one).all():
+            raise UsageError(f"the weights of the model are not finite ({name}), so it has no {result}")
+    for batch in of.batches:
+        found = outputs(of.run(batch), batch)
+        if found is not None and not torch.isfinite(found).all():
+            raise UsageError(f"the outputs of the model are not finite, so it has no {result}")
+
+
 def loss_function(loss: Loss) -> LossFunction | None:
     """Return the function of a loss that may be given by its name.
 

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from softknee._diagnose.curvature.second_order import plain_attention
-from softknee._diagnose.finite import check_finite
 from softknee._diagnose.preserve import called_with, gradients, preserved
-from softknee._diagnose.task import Batch, task
+from softknee._diagnose.task import Batch, check_finite, task
 from softknee._errors import UsageError
 from softknee.nn.values import excerpt
 
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 SAMPLES, BUDGET = 64, 2**30
 REDUCTIONS = ("sum", "logit")
-# More would be as many backward passes a sample.
-MOST_OUTPUTS = 256
+# More would be as many backward passes a sample; of more, at most so many are taken.
+MOST_OUTPUTS, TAKEN = 256, 32
 # Relative difference up to which two ways to the same gradient agree, in the model's dtype.
 SAME = 1e-3
 
@@ -135,7 +134,7 @@ def ntk(
         samples: How many.
         reduction: "sum" adds up the kernels of the outputs; "logit" keeps every output of every sample apart.
         outputs: What of the model's result is meant, as `(batch, k)`; the result itself by default, its `logits` where
-            it has some.
+            it has some. Of more than 256, as a language model has, at most 32 are taken, evenly spaced.
         budget: Bytes for gradients at the same time. A model that needs more is gone through in groups of parameters.
 
     Returns:
@@ -160,11 +159,6 @@ def ntk(
         with torch.no_grad():
             first = gathered.batches[0]
             count = pick(gathered.run(first), first.size).shape[1]
-        if count > MOST_OUTPUTS:
-            raise UsageError(
-                f"the model has {count} outputs a sample, and more than {MOST_OUTPUTS} would take too long; give"
-                " `outputs`, a function that picks some, such as lambda y: y[:, :10]"
-            )
         groups = _groups(weights, gathered.samples * count, budget)
         check_finite(gathered, lambda result, batch: pick(result, batch.size), "tangent kernel")
         method = "vmap"
@@ -202,7 +196,9 @@ class _Pick:
             what = "`outputs` returned" if self.function is not None else "the model returned"
             shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else excerpt(result)
             raise UsageError(f"{what} {shown}; a kernel needs numbers with a row for each of the {size} samples")
-        return found.reshape(size, -1)
+        rows = found.reshape(size, -1)
+        count = rows.shape[1]
+        return rows if count <= MOST_OUTPUTS else rows[:, :: -(-count // TAKEN)]
 
 
 def _groups(weights: Mapping[str, nn.Parameter], rows: int, budget: int) -> list[list[str]]:

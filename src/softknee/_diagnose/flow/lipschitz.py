@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from softknee._diagnose.finite import check_finite
 from softknee._diagnose.flow.bounds import Bounds, first_output
 from softknee._diagnose.preserve import preserved
-from softknee._diagnose.task import task
+from softknee._diagnose.task import check_finite, task
 from softknee._errors import UsageError
 from softknee._report.plain import plain
 from softknee._surgery.observe import observe
@@ -107,7 +106,7 @@ def _measured(of: Task, steps: int, seed: int) -> Lipschitz:
         high, note = bounds.bound()
         for parameter in of.model.parameters():
             # Whole backward passes then go to the input alone.
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         found = [_jacobian_norm(of, batch, steps, generator) for batch in of.batches]
     norms = [one for one in found if one is not None]
     low = max(norms) if norms else None

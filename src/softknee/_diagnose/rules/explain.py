@@ -201,9 +201,9 @@ _ALL = (
         "gain-mismatch",
         "weights that do not fit the activation",
         "σ_w = sqrt(fan-in · Var W) of layers lies more than a quarter off the forward gain of the activation that "
-        "feeds them.",
-        "PyTorch's default has σ_w² = 1/3, a sixth of He's value for ReLU: the signal shrinks with each layer. In "
-        "trained weights a difference is no fault by itself.",
+        "feeds them. Layers after the last activation are left out.",
+        "Below the gain the signal shrinks with each layer, above it it grows. In trained weights a difference is no "
+        "fault by itself.",
         "He et al., arXiv 1502.01852",
         "softknee.calibrate(model, batch) scales the weights to the data. Do this before you try another activation, "
         "then tune the learning rate again.",

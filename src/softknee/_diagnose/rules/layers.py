@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _NAMED = 3
+# Mean square of PyTorch's default weights times their number, and how far a layer of few weights may be off it.
+_DEFAULT, _NEAR = 1 / 3, 0.1
 
 
 def of_signal(data: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[Evidence]:
@@ -27,7 +29,11 @@ def of_signal(data: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[
     signal = data["signal"]
     if not signal:
         return
+    before, after = _parted(signal["layers"])
     product = signal.get("chi_product")
+    if product == 0 and any(one.get("chi") == 0 for one in after):
+        # A head drawn as zeros, which is another after one step.
+        product = math.prod(one["chi"] for one in before if one.get("chi") is not None)
     if product is not None and not 1 / limits["chi_product"] <= product <= limits["chi_product"]:
         extreme = limits["chi_product_critical"]
         level = "warn" if 1 / extreme <= product <= extreme else "critical"
@@ -40,15 +46,17 @@ def of_signal(data: Mapping[str, Any], limits: Mapping[str, float]) -> Iterator[
         text = f"The mean cosine between samples is {cosine:.4f} at the last layer measured."
         yield Evidence("collapse", "warn", last, text, cosine)
     ratio = limits["gain_ratio"]
-    off = [one for one in signal["layers"] if one.get("ratio") and not 1 / ratio <= one["ratio"] <= ratio]
+    off = [one for one in before if one.get("ratio") and not 1 / ratio <= one["ratio"] <= ratio]
     if off:
         far = max(off, key=lambda one: abs(math.log(one["ratio"])))
-        measured = sum(one.get("ratio") is not None for one in signal["layers"])
+        measured = sum(one.get("ratio") is not None for one in before)
         off_gain = "is off the forward gain" if len(off) == 1 else "are off the forward gain, here most"
         text = (
             f"{len(off)} of {plural(measured, 'layer')} {off_gain}: σ_w = {far['gain']:.3g} where {far['matched']:.3g} "
             f"fits (ratio {far['ratio']:.2g})."
         )
+        if abs(far["gain"] ** 2 / _DEFAULT - 1) < _NEAR:
+            text += " PyTorch's default has σ_w² = 1/3, a sixth of He's value for ReLU."
         yield Evidence(
             "gain-mismatch", "info" if data["model"].get("trained") else "warn", far["layer"], text, far["ratio"]
         )
@@ -148,6 +156,12 @@ def of_coverage(data: Mapping[str, Any]) -> Iterator[Evidence]:
         yield Evidence("not-seen", "info", one["path"], one["reason"])
     for part, reason in (data["method"].get("not_measured") or {}).items():
         yield Evidence("not-measured", "info", "", f"{part}: {reason}")
+
+
+def _parted(layers: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Return the layers up to the last that feeds an activation, and the others: heads, whose scale is free."""
+    count = max((index for index, one in enumerate(layers, 1) if one.get("site") is not None), default=0)
+    return layers[:count], layers[count:]
 
 
 def _is_layer(one: Mapping[str, Any]) -> bool:

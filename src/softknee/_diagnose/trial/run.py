@@ -20,6 +20,7 @@ from softknee._diagnose.trial.rates import Outcome, OutOfTime
 from softknee._errors import UsageError
 from softknee._surgery.calibrate import calibrate
 from softknee._surgery.swap import swap
+from softknee.nn.groups import parameter_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,6 +129,7 @@ class Trainer:
         """
         task = Task(model, (), self.function)
         optimizer = self.optimizer([one for one in model.parameters() if one.requires_grad], rate)
+        spare_activations(optimizer, model)
         seed_all(stream_seed(self.seed, seed, Stream.NOISE))
         for step, batch in zip(range(steps), self._batches(seed), strict=False):
             if late():
@@ -214,6 +216,23 @@ def matched_scales(model: nn.Module, inputs: Any) -> dict[str, float]:
         name = f"{layer.path}.weight"
         found[name if name in names else layer.path] = layer.gain / math.sqrt(layer.fan_in)
     return found
+
+
+def spare_activations(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Put the parameters of activations under weight decay into groups without it, as `parameter_groups` does.
+
+    Args:
+        optimizer: Of the model, new.
+        model: With the activations that are tried.
+    """
+    own = {one for group in parameter_groups(model, 0.0)[1:] for one in group["params"]}
+    for group in [one for one in optimizer.param_groups if one.get("weight_decay")]:
+        slopes, others = ([one for one in group["params"] if (one in own) == kind] for kind in (True, False))
+        if not others:
+            group["weight_decay"] = 0.0
+        elif slopes:
+            group["params"] = others
+            optimizer.add_param_group({**group, "params": slopes, "weight_decay": 0.0})
 
 
 @torch.no_grad()

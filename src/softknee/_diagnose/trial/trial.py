@@ -96,7 +96,8 @@ def trial(
             random in it, such as augmentation, happens once.
         loss: As for `softknee.diagnose`.
         lr: Learning rate, about which others are tried.
-        optimizer: `"sgd"`, `"adam"`, `"adamw"`, or a function of a list of parameters and a learning rate.
+        optimizer: `"sgd"`, `"adam"`, `"adamw"`, or a function of a list of parameters and a learning rate. If it has
+            weight decay, the parameters of activations are spared it afterwards, in all runs.
         momentum: Of `"sgd"`, 0 by default.
         validation: Yields other batches, to choose the learning rate and to report on; None to hold out 15 % and 25 %
             of the samples, drawn by `seed`.

@@ -19,6 +19,7 @@ from softknee._diagnose.units.fused import Common, Fused, Record, Shifts, common
 from softknee._diagnose.units.places import per_unit, pick, picks_of
 from softknee._diagnose.units.slopes import slope_of, steepest
 from softknee._diagnose.units.sums import Sums, by_unit, wide
+from softknee._surgery.untouched import LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,6 +86,7 @@ class Observer:
         self._turn = -1
         self._handles: list[RemovableHandle] = []
         self._inside: list[Seen | None] = []
+        self._looks = LOOKS.depth
         self._modules: dict[nn.Module, list[Target]] = {}
         for target in self.targets:
             if target.module is not None:
@@ -125,6 +127,8 @@ class Observer:
         """A run of the model begins: nothing of an earlier one is open."""
         self._frames = [Frame(self.model, "")]
         self._inside = []
+        # What looks at the model from now on is none of its runs; the observer may be part of a look itself.
+        self._looks = LOOKS.depth
 
     def open(self) -> None:
         """See functions as well, in this thread, until `close`."""
@@ -135,15 +139,6 @@ class Observer:
         """See functions no longer."""
         if self._mode is not None:
             self._mode.__exit__(None, None, None)
-
-    def suspend(self) -> None:
-        """See nothing until `resume`, as if all were inside an activation."""
-        self._inside.append(None)
-
-    def resume(self) -> None:
-        """See again what is to be seen."""
-        if self._inside:
-            self._inside.pop()
 
     def take(self) -> list[Fused]:
         """Return the sums of what was observed since the last time, and forget it."""
@@ -176,7 +171,8 @@ class Observer:
         x = next(iter((*arguments, *named.values())), None)
         # A replica, as of nn.DataParallel, runs in a thread of its own, and is another module.
         seen = None
-        if not self._inside and module in self._modules and _is_plain(x) and not is_transformed():
+        own = not self._inside and LOOKS.depth == self._looks
+        if own and module in self._modules and _is_plain(x) and not is_transformed():
             found = self._target(module)
             seen = None if found is None else self.see(*found, x)
         self._inside.append(seen)
@@ -287,7 +283,8 @@ class Observer:
     @property
     def frame(self) -> Frame | None:
         """The innermost running module, None inside an activation or where nothing is the model's own."""
-        return None if self._inside or is_transformed() else self._frames[-1]
+        own = not self._inside and LOOKS.depth == self._looks
+        return self._frames[-1] if own and not is_transformed() else None
 
     @property
     def expressions(self) -> Expressions:

@@ -115,8 +115,6 @@ class Watch:
     def _before(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         # Most runs end here, and must not take longer than they would.
         if LOOKS.depth or self._running or torch._C._current_graph_task_id() != -1:
-            if LOOKS.depth:
-                self._leave_out()
             return
         if self._is_new:
             self._collect()
@@ -139,11 +137,10 @@ class Watch:
         self._running = self._is_new = True
 
     def _after(self, *_: Any) -> None:
-        if LOOKS.depth and self._observer is not None:
-            self._observer.resume()
-            return
-        # Hooks stay until the next run: a checkpoint may come back in the backward pass.
-        self._pause()
+        # Another watch may look while this one's run begins.
+        if not LOOKS.depth:
+            # Hooks stay until the next run: a checkpoint may come back in the backward pass.
+            self._pause()
 
     def _pause(self) -> None:
         if self._running and self._observer is not None:
@@ -152,15 +149,6 @@ class Watch:
             for handle in self._handles[1:]:
                 handle.remove()
             del self._handles[1:]
-
-    def _leave_out(self) -> None:
-        """See nothing of a run that is part of a look: between two runs, or of another watch as this one begins."""
-        if self._observer is None:
-            return
-        if self._running:
-            self._observer.suspend()
-        else:
-            self._observer.detach()
 
     def _look(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Observer:
         """Find the activations by a run of the model that leaves nothing behind."""
@@ -293,7 +281,7 @@ def watch(model: nn.Module, *, every: int = EVERY, gradients: bool = True) -> Wa
     Within the `with` block every `every`-th run of the model in training mode is observed: up to 16 values of each
     unit. The loop stays as it is, and training, random numbers included, goes on exactly as without; afterwards the
     model has no hooks. At the first run, and where modules were exchanged, the activations are looked for, by one more
-    run that leaves nothing behind.
+    run that leaves nothing behind. What `swap`, `sites`, `calibrate`, `diagnose` or another watch run is no step.
 
     Args:
         model: Runs as written. Of a `DistributedDataParallel` the model in it is watched.
