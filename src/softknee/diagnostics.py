@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from softknee._diagnose.curvature.trace import Interval, Probed
     from softknee._diagnose.dynamics.demo import DynamicsDemo, activation_potential, dynamics_demo
     from softknee._diagnose.dynamics.dynamics import Diffusion, fokker_planck, langevin, prelu_student
+    from softknee._diagnose.flow.born_dead import born_dead
     from softknee._diagnose.flow.classification import ClassificationReport, classification_report
     from softknee._diagnose.flow.gradients import GradientFlow, gradient_flow
     from softknee._diagnose.flow.lipschitz import Lipschitz, lipschitz
@@ -69,6 +70,7 @@ _HOMES = {
     "Watch": "softknee._diagnose.units.watch",
     "Xi": "softknee._diagnose.curvature.spectra",
     "activation_potential": "softknee._diagnose.dynamics.demo",
+    "born_dead": "softknee._diagnose.flow.born_dead",
     "claims": "softknee._diagnose.claims.ledger",
     "classification_report": "softknee._diagnose.flow.classification",
     "curvature": "softknee._diagnose.curvature.curvature",
@@ -123,6 +125,7 @@ __all__ = [
     "Watch",
     "Xi",
     "activation_potential",
+    "born_dead",
     "claims",
     "classification_report",
     "curvature",

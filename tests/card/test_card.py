@@ -141,7 +141,6 @@ def test_curves_are_value_slope_and_second_derivative():
         (lambda x: 1.0, UsageError, "it made float"),
         (lambda x: x.cumsum(0), UsageError, "its values depend on their order"),
     ],
-    ids=str,
 )
 def test_what_is_no_activation_of_single_elements_is_refused(activation, error, sentence):
     with pytest.raises(error, match=sentence):

@@ -34,7 +34,6 @@ def found(activation):
         (lambda x: x.clamp_min(0) + (x - 1e-6).clamp_min(0) - (x - 0.004).clamp_min(0), None),
         (lambda x: x.clamp_min(0.1) + (x - 0.1 - 1e-11).clamp_min(0), None),
     ],
-    ids=str,
 )
 def test_kinks_that_nobody_declared_are_found(function, expected):
     got = found(function)

@@ -12,9 +12,11 @@ from torch.testing import assert_close
 from unit_models import gaussian, layer, scaled
 
 import softknee as sk
+from softknee._diagnose.flow.born_dead import born_dead
 from softknee._diagnose.units.health import unit_health
 from softknee._diagnose.units.states import Limits, masks
 from softknee._diagnose.units.sums import Sums
+from softknee._errors import UsageError
 
 
 def states_of(model, x, **options):
@@ -50,9 +52,21 @@ def test_t14_born_dead():
         sums.add(z.reshape(1, -1, 1), h.reshape(1, -1, 1))
         sums.add_slopes((z > 0).float().reshape(1, -1, 1), torch.ones(1, 1, 1))
         alive &= ~masks(sums, Limits())["dead"][0].reshape(nets, width).all(1)
-    exact = 1 - (1 - 2.0**-width) ** depth
+    exact = born_dead([width] * depth)
     assert_close(exact, 0.48709, rtol=1e-5, atol=0)
     assert abs(1 - alive.double().mean().item() - exact) < 4 * math.sqrt(exact * (1 - exact) / nets)
+
+
+def test_wide_layers_are_hardly_ever_born_dead():
+    assert_close(born_dead([100, 200, 100]), 2 * 2.0**-100, rtol=1e-12, atol=0)
+    assert born_dead([]) == 0
+    assert born_dead([10_000]) == 0
+
+
+@pytest.mark.parametrize("widths", [[3, 0], [2.5], [-1]])
+def test_widths_are_numbers_of_units(widths):
+    with pytest.raises(UsageError, match="widths must be positive whole numbers, got"):
+        born_dead(widths)
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, 12])

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from softknee._diagnose.claims.shows import hessian, seeded
 from softknee._diagnose.curvature.landscape import landscape
 from softknee._diagnose.curvature.ntk import ntk
+from softknee._diagnose.flow.born_dead import born_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def _silent_share(*, default: bool) -> float:
     return sum(shares[-5:]) / 5
 
 
-def born_dead() -> Numbers:
+def dead_at_birth() -> Numbers:
     """Share of ReLU networks of five layers of three units that give 0 to one input, at initialization."""
     generator = torch.Generator().manual_seed(0)
     runs, width, depth = 40_000, 3, 5
@@ -58,7 +59,7 @@ def born_dead() -> Numbers:
     dead = (h == 0).all(1)
     return {
         "share of dead networks": float(dead.float().mean()),
-        "1 - prod(1 - 2^-width)": 1 - (1 - 2.0**-width) ** depth,
+        "1 - prod(1 - 2^-width)": born_dead([width] * depth),
         "the product of single units' probabilities": 0.5**depth,
     }
 

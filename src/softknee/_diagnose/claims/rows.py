@@ -170,14 +170,15 @@ _SIGNALS = (
         "A ReLU network is dead with a probability of prod_l Phi(-mu_l / sigma_l).",
         WRONG,
         "A layer is dead when all of its units are off, and the network when any layer is. For one input, symmetric"
-        " weights and no biases that is 1 - prod_l (1 - 2^-width_l); for sets of inputs there are bounds.",
+        " weights and no biases that is 1 - prod_l (1 - 2^-width_l), `softknee.diagnostics.born_dead`; for sets of"
+        " inputs there are bounds.",
         "Lu et al. 2019 (arXiv 1903.06733); Rister & Rubin 2020 (arXiv 2007.06192)",
         {
             "share of dead networks": (0.4871, 0.0075),
             "1 - prod(1 - 2^-width)": (0.487091, 1e-6),
             "the product of single units' probabilities": (0.03125, 1e-9),
         },
-        networks.born_dead,
+        networks.dead_at_birth,
         see=_ATLAS,
     ),
     Claim(
