@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     except (SoftkneeError, OSError) as error:
         return _complain(error.one_line if isinstance(error, ExpressionError) else str(error), EXIT_USAGE)
     except _Stopped as stop:
-        again = "; the same command goes on where this one stopped" if set(arguments) & _RESUMED else ""
+        again = "; the same command goes on where this one stopped" if set(arguments[:1]) & _RESUMED else ""
         return _complain(f"stopped{again}", STOPS[stop.signal])
 
 

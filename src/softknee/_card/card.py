@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import html
-import math
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from softknee._card.facts import facts_of
 from softknee._card.function import function_of
@@ -18,6 +15,7 @@ from softknee._card.shape import shape_of, smoothness
 from softknee._card.theory import Theory
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
+from softknee._report.plain import plain
 
 if TYPE_CHECKING:
     import os
@@ -165,7 +163,7 @@ class Card(Theory):
             The data; `schema` is 1.
         """
         edge, rate = self.edge_of_chaos(), self.edge_rate()
-        plain: dict[str, Any] = _plain(
+        return plain(
             {
                 "schema": SCHEMA,
                 "name": self.name,
@@ -190,7 +188,6 @@ class Card(Theory):
                 "properties": self.properties,
             }
         )
-        return plain
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the card as a page with its plots: curve, surface, correlation and variance maps, phase diagram.
@@ -238,16 +235,3 @@ class Card(Theory):
             for name, fact in self.facts.items()
         )
         return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
-
-
-def _plain(value: Any) -> Any:
-    """Return records as plain data."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
