@@ -84,7 +84,7 @@ _HOMES = {
     "unswap": "softknee._surgery.swap",
     "watch": "softknee._diagnose.units.watch",
 }
-_NAMESPACES = ("diagnostics", "functional", "integrations", "nn", "testing")
+_NAMESPACES = ("cpab", "diagnostics", "functional", "integrations", "nn", "testing")
 
 __all__ = [
     "CalibratedLayer",
@@ -111,6 +111,7 @@ __all__ = [
     "card",
     "cite",
     "cost",
+    "cpab",
     "create",
     "design",
     "diagnose",

@@ -29,6 +29,7 @@ class Param:
         high: Largest allowed value.
         open_low: Whether `low` itself is excluded (a positive parameter is `low=0.0, open_low=True`).
         not_below: Name of another parameter, which this one must not start below.
+        above: Name of another parameter, which this one must start above.
         integer: Whether it is a whole number, such as the size of a group.
         fixed: Whether it cannot be trained, because the function has no derivative by it.
         free_from: Smallest number of entries of a vector whose length is its own (the degree of a denominator, say); 0
@@ -46,6 +47,7 @@ class Param:
     high: float | None = None
     open_low: bool = False
     not_below: str = ""
+    above: str = ""
     integer: bool = False
     fixed: bool = False
     free_from: int = 0
@@ -110,8 +112,9 @@ class Spec:
         dim: Dimension along which a vector function works, or in which the halves of a gated one lie, by default.
         gate_first: Whether the first half is the gate, by default.
         surrogate: Formula whose derivative the backward pass takes in place of the function's own, if it does.
-        statement: A vector function stated independently: `(entries, *parameters) -> entries` on lists of numbers, in
-            plain arithmetic, so that it can be evaluated to any number of digits.
+        statement: The function stated independently where no formula can: `(entries, *parameters) -> entries` of a vector
+            function, on lists of numbers, `(x, *parameters) -> y` of one element, on numbers of mpmath, so that it can
+            be evaluated to any number of digits. `formula` then is a description for people.
         note: What a reader must know: choices that are ours, what the source leaves open, what a design guarantees.
         users: Well-known models that use it.
         kernel: The same function in the form that kernels are made from, where another is better there: with fewer
@@ -121,6 +124,8 @@ class Spec:
         kinks: Where the derivative jumps, as expressions in the parameters. The derivative there is the
             function's own choice, stated in its docstring.
         knots: Positions of kinks or of joins between polynomial pieces, for vectors of the given length.
+        pieces: `(x, *parameters)`, the number of the piece that `x` is in, where the second derivative jumps from piece
+            to piece at places that depend on trained parameters.
         aliases: Other names in common use for exactly this function.
         sampled: `f(x, *parameters, generator=None)`, the random form used in training, if there is one.
         initializations: How vector parameters are drawn: `(terms, generator) -> {name: tensor}`; the first is the
@@ -144,13 +149,14 @@ class Spec:
     dim: int = 1
     gate_first: bool = True
     surrogate: str = ""
-    statement: Callable[..., list[Any]] | None = None
+    statement: Callable[..., Any] | None = None
     note: str = ""
     users: str = ""
     kernel: Callable[..., Tensor] | None = None
     builtin: Literal["always", "small"] | None = None
     kinks: tuple[str, ...] = ()
     knots: Callable[[int], tuple[float, ...]] | None = None
+    pieces: Callable[..., Tensor] | None = None
     aliases: tuple[str, ...] = ()
     sampled: Callable[..., Tensor] | None = None
     initializations: Mapping[str, Initialization] = field(default_factory=lambda: MappingProxyType({}))

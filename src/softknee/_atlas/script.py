@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from softknee._atlas.flow import PRELUDE, STATED
 from softknee._errors import ExpressionError
 from softknee._expression.parse import parse
 from softknee._expression.walk import vector_names
@@ -31,22 +32,37 @@ def functions_script(subjects: Iterable[Subject]) -> str:
         a sum is `[its name, name of the vector it goes with]`; a derivative that has no formula is null.
     """
     lines = [f"  {json.dumps(subject.spec.name)}: {_entry(subject)}," for subject in subjects]
-    return "\n".join(['"use strict";', "const ATLAS = {", *lines, "};", ""])
+    return "\n".join(['"use strict";', PRELUDE, "const ATLAS = {", *lines, "};", ""])
 
 
 def _entry(subject: Subject) -> str:
     spec = subject.spec
+    if spec.statement is not None:
+        return _stated_entry(subject)
     value = subject.expression
     backward = parse(spec.surrogate, FUNCTIONS) if spec.surrogate else value
     slope = _derivative(backward)
     bend = None if slope is None else _derivative(slope)
-    kinks = ", ".join(_function(parse(kink), subject) for kink in spec.kinks)
+    return _parts(
+        subject,
+        value=_function(value, subject),
+        backward=_function(backward, subject) if spec.surrogate else "null",
+        slope=_function(slope, subject),
+        bend=_function(bend, subject),
+    )
+
+
+def _stated_entry(subject: Subject) -> str:
+    names, text = STATED[subject.spec.name]
+    value = f"{{of: {json.dumps(names)}, at: (x, {', '.join(names)}) => {text}}}"
+    return _parts(subject, value=value, backward="null", slope="null", bend="null")
+
+
+def _parts(subject: Subject, **functions: str) -> str:
+    kinks = ", ".join(_function(parse(kink), subject) for kink in subject.spec.kinks)
     parts = {
-        "title": json.dumps(spec.title),
-        "value": _function(value, subject),
-        "backward": _function(backward, subject) if spec.surrogate else "null",
-        "slope": _function(slope, subject),
-        "bend": _function(bend, subject),
+        "title": json.dumps(subject.spec.title),
+        **functions,
         "kinks": f"[{kinks}]",
         "knots": json.dumps(subject.knots),
         "start": json.dumps(dict(subject.values)),

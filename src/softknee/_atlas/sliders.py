@@ -56,8 +56,9 @@ class Slider:
 
 def sliders_of(subject: Subject) -> tuple[Slider, ...]:
     """Return the sliders for all numbers and the first entries of vectors in a formula, those given with x first."""
-    used = set(subject.expression.parameters)
-    if subject.spec.surrogate:
+    stated = subject.spec.statement is not None
+    used = set() if stated else set(subject.expression.parameters)
+    if stated or subject.spec.surrogate:
         used |= {param.name for param in subject.spec.parameters}
     sliders = []
     for param in sorted(subject.spec.parameters, key=lambda param: not param.given):

@@ -77,7 +77,7 @@ class View:
 
     Attributes:
         entry: The facts.
-        formula: As MathML; None for functions of vectors.
+        formula: As MathML; None where there are words only.
         long: Whether the formula is longer than anybody reads at a glance.
         description: As markup.
         thumb: A small drawing.
@@ -123,7 +123,7 @@ def view_of(entry: Entry) -> View:
     spec, curves = entry.spec, entry.curves
     example = vector_example(entry.module) if curves is None else None
     thumb = thumbnail(curves, spec.title) if curves is not None else example.thumbnail(spec.title) if example else None
-    latex = entry.subject.expression.to_latex() if curves is not None else ""
+    latex = entry.subject.expression.to_latex() if spec.statement is None and curves is not None else ""
     names = (spec.name, *spec.aliases)
     mine = {
         name: meanings
@@ -132,7 +132,7 @@ def view_of(entry: Entry) -> View:
     }
     return View(
         entry=entry,
-        formula=mathml(latex, display=True) if curves is not None else None,
+        formula=mathml(latex, display=True) if latex else None,
         long=len(latex) > LONG,
         description=prose(entry.description),
         thumb=thumb,  # type: ignore[arg-type]

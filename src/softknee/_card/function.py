@@ -141,9 +141,14 @@ def _of_subject(subject: Subject, name: str) -> Function:
             return function(x, *values, channel=torch.arange(CHANNELWISE))
 
         named = {param.name: subject.values[param.name] for param in spec.parameters}
-        return Function(name, lambda _: evaluate, spec.formula, spec, named, CHANNELWISE, subject.kinks)
+        return Function(name, lambda _: evaluate, _formula(spec), spec, named, CHANNELWISE, subject.kinks)
     flat = partial(_flat, subject)
-    return Function(name, lambda _: flat, spec.formula, spec, subject.values, 1, subject.kinks)
+    return Function(name, lambda _: flat, _formula(spec), spec, subject.values, 1, subject.kinks)
+
+
+def _formula(spec: Spec) -> str:
+    """Return the formula in the expression language, empty where there is only a description."""
+    return spec.formula if spec.statement is None else ""
 
 
 def _flat(subject: Subject, x: Tensor) -> Tensor:
@@ -168,7 +173,7 @@ def _of_module(module: nn.Module, channels: int | None, name: str = "") -> Funct
         if module.per_channel is None and channels in {None, 1, CHANNELWISE * spec.channelwise}:
             return _of_subject(Subject(spec, values), name)
         declared = _declared(spec, values) if module.per_channel is not None else ()
-        return Function(name, build, spec.formula, spec, values, channels or module.per_channel or 1, declared)
+        return Function(name, build, _formula(spec), spec, values, channels or module.per_channel or 1, declared)
     return Function(name, build, channels=channels or 1)
 
 

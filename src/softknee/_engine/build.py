@@ -28,8 +28,12 @@ NATIVE = Path(__file__).parent / "native"
 # Elements that kernels take, with the macro that says so.
 DTYPES = {torch.float32: "SK_FLOAT32", torch.bfloat16: "SK_BFLOAT16", torch.float16: "SK_FLOAT16"}
 COMPILERS = ("cc", "gcc", "clang")
-# NaN, infinities and signed zeros keep their meaning; only traps and errno are given up.
-FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w")
+# NaN, infinities and signed zeros keep their meaning; only traps and errno are given up. The passes that are turned off
+# make branches out of choices, and loops with branches are not vectorized.
+FLAGS = (
+    *("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fno-tree-pre", "-fno-thread-jumps", "-w"),
+)
 LEVELS: Mapping[str, tuple[str, ...]] = {
     "AVX512": (
         *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),

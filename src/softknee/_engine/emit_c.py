@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from softknee._engine.graph import ARRAYS, PAIRS, RESULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from softknee._engine.graph import Graph, Operation
 
 _INFIX = {
@@ -65,7 +67,8 @@ def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, 
     body = _Body(
         used={*graph.inputs},
         leaves=leaves,
-        statements=_statements(graph, texts),
+        once=_statements(graph, texts, graph.settled),
+        statements=_statements(graph, texts, graph.varying),
         stored=[texts[output] for output in graph.outputs[:arrays]],
         summed=[texts[output] for output in graph.outputs[arrays:]],
         pairs=pairs,
@@ -84,10 +87,11 @@ def kernel_source(graph: Graph, *, arrays: int, leaves: int, per_channel: bool, 
 
 @dataclass(frozen=True)
 class _Body:
-    """The statements for one element, and the two loops they stand in."""
+    """The statements for a channel and for one element, and the two loops they stand in."""
 
     used: set[str]
     leaves: int
+    once: list[str]
     statements: list[str]
     stored: list[str]
     summed: list[str]
@@ -103,6 +107,7 @@ class _Body:
             [
                 *self._pointers(),
                 *self._leaf_lines("channel"),
+                *self.once,
                 "const uint64_t key = sk_key(a->seed, (uint64_t)start);" if random else "",
                 f"float {', '.join(f'{s} = 0' for s in sums)};" if sums else "",
                 f"#pragma omp simd{reduction}",
@@ -130,6 +135,7 @@ class _Body:
                 "const long i = start + c;" if random else "",
                 *self._leaf_lines("c"),
                 *self._loads("start + c"),
+                *self.once,
                 *self.statements,
                 *self._stores("start + c"),
                 *(f"sums[{k} * channels + c] += {text};" for k, text in enumerate(self.summed)),
@@ -199,10 +205,12 @@ def _text(position: int, graph: Graph) -> str:
     return f"t{position}"
 
 
-def _statements(graph: Graph, texts: list[str]) -> list[str]:
+def _statements(graph: Graph, texts: list[str], positions: Iterable[int]) -> list[str]:
+    """Return the statements at some of a graph's positions."""
     return [
         f"const float t{position} = {_formula(operation, [texts[argument] for argument in operation.arguments])};"
-        for position, operation in enumerate(graph.operations)
+        for position in positions
+        for operation in (graph.operations[position],)
         if texts[position] == f"t{position}"
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,12 +67,22 @@ class Graph:
     @property
     def price(self) -> int:
         """Vector instructions for one element, roughly; what depends on parameters alone is computed once."""
-        varying: set[int] = set()
+        return sum(PRICES.get(self.operations[position].name, 1) for position in self.varying)
+
+    @cached_property
+    def varying(self) -> tuple[int, ...]:
+        """Positions of what differs from element to element, in order."""
+        found: set[int] = set()
         for position, operation in enumerate(self.operations):
             own = operation.name == "uniform" or (operation.name == "input" and operation.text[0] != PARAMETER)
-            if own or not varying.isdisjoint(operation.arguments):
-                varying.add(position)
-        return sum(PRICES.get(self.operations[position].name, 1) for position in varying)
+            if own or not found.isdisjoint(operation.arguments):
+                found.add(position)
+        return tuple(sorted(found))
+
+    @property
+    def settled(self) -> tuple[int, ...]:
+        """Positions of what depends on parameters alone, in order."""
+        return tuple(sorted({*range(len(self.operations))}.difference(self.varying)))
 
     @property
     def draws(self) -> bool:

@@ -49,6 +49,7 @@ class Plan:
         names: Of the parameters.
         kinks: Where the derivative jumps, as expressions in the parameters.
         knots: Uniformly spaced places where pieces meet.
+        pieces: The number of the piece that `x` is in, a function of the same parameters.
     """
 
     # The plans in use, so that graphs can name one by its number.
@@ -73,6 +74,7 @@ class Plan:
         names: tuple[str, ...] = (),
         kinks: tuple[str, ...] = (),
         knots: tuple[float, ...] = (),
+        pieces: Callable[..., Tensor] | None = None,
     ) -> None:
         self.function = function
         self.formula = Formula(kernel, lengths, trained, channelwise=channelwise, pairs=halves is not None)
@@ -90,6 +92,11 @@ class Plan:
         self.names = names or ("",) * len(lengths)
         self.kinks = [parse(text) for text in kinks]
         self.knots = knots
+        self.pieces = (
+            None
+            if pieces is None
+            else Plan(pieces, pieces, lengths=lengths, trained=(False,) * len(lengths), per_channel=per_channel)
+        )
         self.number = next(self._numbers)
         self._all[self.number] = self
         self._kernels: dict[tuple[torch.dtype, str], Kernels] = {}
@@ -220,13 +227,15 @@ class Plan:
     def bends(self, leaves: Tensor | None) -> tuple[float, ...]:
         """Return where pieces meet at parameter values, ascending; kinks that differ between channels are left out."""
         places = dict(zip(self._scalar_names(), range(self.formula.leaves), strict=False))
-        shared = leaves is None or leaves.shape[1] == 1
         zero, found = torch.zeros((), dtype=torch.float64, device="cpu"), {*self.knots}
         for kink in self.kinks:
             if not kink.parameters:
                 found.add(float(kink(zero)))
-            elif shared and leaves is not None and all(name in places for name in kink.parameters):
-                found.add(float(kink(zero, *(leaves[places[name], 0].double() for name in kink.parameters))))
+            elif leaves is not None and all(name in places for name in kink.parameters):
+                entries = [leaves[places[name]].double() for name in kink.parameters]
+                first, *others = kink(zero.to(leaves.device).expand(leaves.shape[1]), *entries).unique().tolist()
+                if not others:
+                    found.add(first)
         return tuple(sorted(found))
 
     def _scalar_names(self) -> list[str]:

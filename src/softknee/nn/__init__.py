@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 _SPECS = {spec.title: spec for spec in SPECS}
 _BASES: Mapping[str, type[Activation]] = {"elementwise": Elementwise, "gated": Gated, "vector": Vector}
+# Of the entries of a family that have more in common, by the file that holds it.
+_FAMILY_BASES: Mapping[str, tuple[str, str]] = {"diffeomorphic": ("diffeomorphic", "Diffeomorphic")}
 # What is written by hand, by the file that holds it: classes that need more than a spec, and helpers.
 _WRITTEN: Mapping[str, str] = {
     **dict.fromkeys(("FReLU", "DynamicReLU", "MetaACON", "ATAC"), "contextual"),
     "GatedBy": "gated_by",
     "GatedMix": "gated_mix",
     **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "TAAF", "Blend"), "mixture"),
+    **dict.fromkeys(("Diffeomorphic", "calibrate_intervals_"), "diffeomorphic"),
+    "published_ditac": "published_ditac",
     "fit_": "fitting",
     "siren_init_": "siren",
 }
@@ -38,6 +42,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'softknee.nn' has no attribute {name!r}")
     spec = _SPECS[name]
     base = _BASES[spec.kind]
+    if spec.family in _FAMILY_BASES:
+        file, title = _FAMILY_BASES[spec.family]
+        base = getattr(import_module(f"softknee.nn.{file}"), title)
     about = f"{inspect.getdoc(spec.function)}\n\nOptions: see `{base.__name__}`."
     module = type(name, (base,), {"spec": spec, "__doc__": about, "__module__": __name__, "__qualname__": name})
     globals()[name] = module

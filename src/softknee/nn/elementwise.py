@@ -204,6 +204,7 @@ class Elementwise(Evaluated):
             names=tuple(param.name for param in spec.parameters),
             kinks=spec.kinks,
             knots=spec.knots(max(length or 0 for length in lengths)) if spec.knots is not None else (),
+            pieces=spec.pieces,
             **kinds,
         )
         return (plan,) if spec.sampled is None else (plan, plan_of(spec.sampled, spec.sampled, random=True, **kinds))

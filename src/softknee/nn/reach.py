@@ -12,7 +12,7 @@ from softknee._errors import UsageError
 from softknee.nn.elementwise import Elementwise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Range = tuple[float, float]
 
@@ -38,7 +38,36 @@ def calibrate_reach(model: nn.Module, *inputs: Any, margin: float = 0.25) -> dic
     if not activations:
         raise UsageError("the model has no activation of softknee whose reach could be calibrated")
     seen: dict[str, Range] = {}
-    hooks = [module.register_forward_pre_hook(_widener(seen, name)) for name, module in activations.items()]
+
+    def widen(name: str, x: Tensor) -> None:
+        low, high = (float(bound) for bound in x.detach().aminmax())
+        before = seen.get(name, (low, high))
+        seen[name] = (min(low, before[0]), max(high, before[1]))
+
+    watched(model, inputs, activations, widen)
+    for name, (low, high) in seen.items():
+        # Whole numbers, so that activations with much the same inputs share their grids.
+        spare = margin * (high - low)
+        activations[name].set_reach(math.floor(low - spare), math.ceil(high + spare))
+    return {name: activations[name].reach for name in seen}
+
+
+def watched(
+    model: nn.Module, inputs: tuple[Any, ...], modules: Mapping[str, nn.Module], note: Callable[[str, Tensor], None]
+) -> None:
+    """Run a model once without leaving a trace, and have what goes into some of its modules noted.
+
+    Args:
+        model: Any.
+        inputs: What it is called with.
+        modules: By name.
+        note: Called with the name and the input of each, whenever it is called.
+    """
+
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, arguments: note(name, arguments[0])
+
+    hooks = [module.register_forward_pre_hook(hook_of(name)) for name, module in modules.items()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with torch.no_grad(), torch.random.fork_rng():
@@ -48,17 +77,3 @@ def calibrate_reach(model: nn.Module, *inputs: Any, margin: float = 0.25) -> dic
             hook.remove()
         for buffer, before in buffers:
             buffer.copy_(before)
-    for name, (low, high) in seen.items():
-        # Whole numbers, so that activations with much the same inputs share their grids.
-        spare = margin * (high - low)
-        activations[name].set_reach(math.floor(low - spare), math.ceil(high + spare))
-    return {name: activations[name].reach for name in seen}
-
-
-def _widener(seen: dict[str, Range], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def widen(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        low, high = (float(bound) for bound in arguments[0].detach().aminmax())
-        before = seen.get(name, (low, high))
-        seen[name] = (min(low, before[0]), max(high, before[1]))
-
-    return widen

@@ -35,8 +35,9 @@ def check_values(spec: Spec, params: Iterable[Param], per_channel: int | None, v
             _check_range(spec, param, numbers[param.name])
     starts = {param.name: numbers.get(param.name, param.default) for param in params}
     for param in params:
-        if param.not_below and not numbers.keys().isdisjoint((param.name, param.not_below)):
-            _check_order(spec, param, torch.as_tensor(starts[param.not_below]), torch.as_tensor(starts[param.name]))
+        other = param.not_below or param.above
+        if other and not numbers.keys().isdisjoint((param.name, other)):
+            _check_order(spec, param, torch.as_tensor(starts[other]), torch.as_tensor(starts[param.name]))
 
 
 def check_vectors(spec: Spec, drawn: Mapping[str, Tensor], values: Mapping[str, Any], terms: int | None) -> None:
@@ -167,11 +168,15 @@ def _check_range(spec: Spec, param: Param, value: Tensor) -> None:
 
 
 def _check_order(spec: Spec, param: Param, low: Tensor, high: Tensor) -> None:
-    if low.is_meta or high.is_meta or (low.to(high.device) <= high).all():
+    if low.is_meta or high.is_meta:
         return
+    low = low.to(high.device)
+    if (low < high if param.above else low <= high).all():
+        return
+    other = param.above or param.not_below
     raise OptionError(
-        f"{param.name} of {spec.name} must not be below {param.not_below}, "
-        f"got {param.not_below}={shown(low)} and {param.name}={shown(high)}"
+        f"{param.name} of {spec.name} must {'be above' if param.above else 'not be below'} {other}, "
+        f"got {other}={shown(low)} and {param.name}={shown(high)}"
     )
 
 

@@ -20,6 +20,8 @@ DIGITS = 100
 # One-sided derivatives are taken this far, relatively, beside a point: far below any dtype, far above the last digit.
 SIDE = "1e-25"
 CHANNEL = "channel"
+# Of differences that stand for derivatives.
+STEP = "1e-40"
 
 
 class Oracle:
@@ -118,10 +120,59 @@ class Oracle:
         return [{name: getattr(self._mp, name) for name in names}, "mpmath"]
 
 
+class StatedOracle(Oracle):
+    """Exact values of a function of one element by its statement; derivatives are differences, in as many digits.
+
+    Args:
+        statement: `(x, *parameters)` on numbers of mpmath, a vector as a list.
+        parameters: Its parameters.
+        lengths: Of the vectors among them, in their order.
+    """
+
+    def __init__(self, statement: Callable[..., Any], parameters: Iterable[Param], *, lengths: tuple[int, ...]) -> None:
+        self._mp = require("mpmath", extra="dev").mp.clone()
+        self._mp.dps = DIGITS
+        self._statement = statement
+        self._vectors = {param.name for param in parameters if param.vector}
+        length = iter(lengths)
+        self._entries = {
+            param.name: [f"{param.name}_{i}" for i in range(next(length))] if param.vector else [param.name]
+            for param in parameters
+        }
+        self._symbols = {name: name for names in (["x"], *self._entries.values()) for name in names}
+
+    def derivatives(self, values: Values, orders: int, *, digits: bool = False) -> list[Callable[[float], float]]:
+        """Return `f, f', f'', ...`; see `Oracle`."""
+        point = self._point(0.0, values, 0)
+
+        def derivative(order: int, x: float) -> Any:
+            found = self._mp.diff(lambda at: self._at("", {**point, "x": at}), self._mp.mpf(x), order)
+            return found if digits else float(found)
+
+        return [partial(derivative, order) for order in range(orders + 1)]
+
+    def _at(self, by: str, point: Mapping[str, Any]) -> Any:
+        if by:
+            step = self._mp.mpf(STEP) * max(1, abs(point[by]))
+            right, left = (self._at("", {**point, by: point[by] + side}) for side in (step, -step))
+            return (right - left) / (2 * step)
+        arguments = [
+            [point[entry] for entry in entries] if name in self._vectors else point[name]
+            for name, entries in self._entries.items()
+        ]
+        return self._statement(point["x"], *arguments)
+
+
 @lru_cache(maxsize=128)
 def oracle(formula: str, parameters: tuple[Param, ...], *, channelwise: bool, lengths: tuple[int, ...] = ()) -> Oracle:
     """Return the oracle of a formula, made once: symbolic differentiation is the slow part."""
     return Oracle(formula, parameters, channelwise=channelwise, lengths=lengths)
+
+
+@lru_cache(maxsize=16)
+def stated_oracle(statement: Callable[..., Any], parameters: tuple[Param, ...], lengths: tuple[int, ...]) -> Oracle:
+    """Return the oracle of a statement."""
+    return StatedOracle(statement, parameters, lengths=lengths)
 
 
 def _at_number(function: Callable[[Any], Any], number: Callable[[float], Any], x: float) -> Any:

@@ -13,7 +13,7 @@ from softknee._catalogue import get
 from softknee._expression.tree import Expression
 from softknee._spec import Param, Spec
 from softknee.nn.options import can_be_trained, needs_channels, stored
-from softknee.testing._oracle import Oracle, oracle
+from softknee.testing._oracle import Oracle, oracle, stated_oracle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,8 @@ SEED = 20
 SETTINGS = ((1.0, 0.0), (0.5, -0.5), (1.5, 0.5))
 # Terms up to which vectors are checked: more show nothing else and take long.
 MOST_TERMS = 12
+# Those of functions that look at one piece after the other, whose kernels take long to compile.
+MOST_PIECES = 3
 # Channels of the examples that modules are tried on: groups of two and of three fit in.
 CHANNELS = 6
 
@@ -46,7 +48,8 @@ class Subject:
 
     def __init__(self, activation: Spec | str, values: Values, *, terms: int | None = None) -> None:
         self.spec = activation if isinstance(activation, Spec) else get(activation)
-        few = max(self.spec.fewest_terms, min(self.spec.terms, MOST_TERMS)) if self.spec.terms else CHANNELS
+        most = MOST_TERMS if self.spec.pieces is None else MOST_PIECES
+        few = max(self.spec.fewest_terms, min(self.spec.terms, most)) if self.spec.terms else CHANNELS
         self.defaults: Values = {**self._drawn(terms or few), **_defaults(self.spec), **values}
         vectors = [self.defaults[param.name] for param in self.spec.parameters if param.vector]
         self.lengths = tuple(len(vector) for vector in vectors if isinstance(vector, tuple))
@@ -55,12 +58,14 @@ class Subject:
     @property
     def oracle(self) -> Oracle:
         """The exact form of the formula."""
+        if self.spec.statement is not None:
+            return stated_oracle(self.spec.statement, self.spec.parameters, self.lengths)
         return self._oracle(self.spec.formula)
 
     @property
     def backward(self) -> Oracle:
         """The exact form of what the backward pass differentiates."""
-        return self._oracle(self.spec.surrogate or self.spec.formula)
+        return self._oracle(self.spec.surrogate) if self.spec.surrogate else self.oracle
 
     def _oracle(self, formula: str) -> Oracle:
         spec = self.spec
@@ -100,6 +105,14 @@ class Subject:
             for text in self.spec.kinks
         )
         return sorted({*knots, *map(float, kinks)})
+
+    def in_one_piece(self, low: float, high: float, values: Values) -> bool:
+        """Return whether the function is analytic between two points, as far as its spec tells."""
+        if self.spec.pieces is None:
+            return True
+        x = torch.tensor([low, high], dtype=torch.float64)
+        pieces = self.spec.pieces(x, *(self._as_argument(values[param.name], x) for param in self.spec.parameters))
+        return bool(pieces[0] == pieces[1])
 
     def module(self, **options: Any) -> nn.Activation:
         """Return the activation as a module in eval mode."""

@@ -1,0 +1,160 @@
+"""What activations from velocity fields have beyond others: an interval that follows the data, and a smoothness prior."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee._errors import OptionError, UsageError
+from softknee.functional._flow_prior import SMOOTHNESS, VARIANCE, prior_precision
+from softknee.nn.elementwise import Elementwise
+from softknee.nn.reach import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The initialization whose velocities are drawn for an interval of length 1.
+SMOOTH = "smooth"
+# Parts of the inputs that lie below and above the interval.
+TAILS = (0.01, 0.99)
+# Inputs of which quantiles are taken.
+MOST_INPUTS = 2**20
+
+
+class Diffeomorphic(Elementwise):
+    """An activation that warps its input by the flow of a trained velocity field; for options see `Elementwise`.
+
+    `velocities` are those at the knots inside the interval, `terms` of them, for `terms + 1` cells.
+    `initialization="smooth"` draws them as the published code does.
+    """
+
+    @property
+    def interval(self) -> tuple[Tensor | float, Tensor | float]:
+        """Where the first and the last knot are: numbers, or a tensor with one for each channel."""
+        return _interval({param.name: getattr(self, param.name) for param in self.spec.parameters})
+
+    def set_interval(self, low: float, high: float) -> None:
+        """Move the interval; it is saved with the parameters. Velocities stay as they are.
+
+        Args:
+            low: Where it begins; one that is tied to 0, or to `-high`, covers it.
+            high: Where it ends.
+
+        Raises:
+            OptionError: They are not in order, or the activation has another interval in each channel.
+        """
+        if not low < high:
+            raise OptionError(f"interval of {self.spec.name} must be two numbers in order, got {low:g}, {high:g}")
+        if self.per_channel is not None:
+            raise OptionError(f"{self.spec.name} has an interval for each channel; set its low and high yourself")
+        new = {"low": low, "high": high, "bound": max(abs(low), abs(high))}
+        for param in self.spec.parameters:
+            if param.name not in new:
+                continue
+            if param.low is not None and new[param.name] <= param.low:
+                raise OptionError(f"{param.name} of {self.spec.name} must be above 0, got {new[param.name]:g}")
+            self._keep(param.name, torch.tensor([new[param.name]], dtype=torch.get_default_dtype()))
+
+    def regularization(self, *, smoothness: float = SMOOTHNESS, variance: float = VARIANCE) -> Tensor:
+        r"""Return the smoothness prior $\theta^\top \Sigma^{-1} \theta$ of the paper, to be added to a loss.
+
+        Args:
+            smoothness: How far away coefficients are still alike, `lambda_smooth` of the published code.
+            variance: How large they are, its `lambda_var`.
+
+        Returns:
+            One number, summed over channels.
+
+        Raises:
+            OptionError: One of them is not positive, or the field moves at its ends, for which there is no prior.
+        """
+        if not (smoothness > 0 and variance > 0):
+            raise OptionError(f"smoothness and variance must be positive, got {smoothness:g} and {variance:g}")
+        if SMOOTH not in self.spec.initializations:
+            raise OptionError(f"{self.spec.name} has no prior, which is about fields that stand still at both ends")
+        velocities = self._values()[0]
+        low, high = self.interval
+        precision = prior_precision(len(velocities), smoothness, variance).to(velocities)
+        scaled = (velocities / (high - low)).reshape(len(velocities), -1)
+        return (scaled * (precision @ scaled)).sum()
+
+    def _drawn(self, generator: torch.Generator | None) -> Mapping[str, Tensor]:
+        """Return drawn velocities, on the scale of the interval."""
+        drawn = super()._drawn(generator)
+        if self._initialization != SMOOTH:
+            return drawn
+        low, high = _interval({param.name: self._given.get(param.name, param.default) for param in self.spec.parameters})
+        length = torch.as_tensor(high) - torch.as_tensor(low)
+        velocities = drawn["velocities"]
+        return {"velocities": velocities * length if length.numel() == 1 else velocities[:, None] * length}
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        """Keep a number of the interval as a buffer, or as the parameter that it is."""
+        with torch.no_grad():
+            if name in self._parameters or name in self._buffers:
+                getattr(self, name).copy_(value)
+                return
+        delattr(self, name)
+        self.register_buffer(name, value.to(self._device))
+        self._plans = self._make_plans()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take over a saved interval, also where it was a number so far."""
+        for name in ("low", "high", "bound"):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and isinstance(self.__dict__.get(name), float):
+                self._keep(name, saved.detach().clone())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _interval(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return both ends of the interval that parameters describe."""
+    if "bound" in values:
+        return -values["bound"], values["bound"]
+    return values.get("low", 0.0), values["high"]
+
+
+def calibrate_intervals_(
+    model: nn.Module, *inputs: Any, tails: tuple[float, float] = TAILS
+) -> dict[str, tuple[float, float]]:
+    """Run a model once and have the intervals of its `DiTAC`s and their kin follow what they see.
+
+    To be called before training: velocities stay as they are. Activations that share a module share an interval.
+
+    Args:
+        model: With such activations in it.
+        *inputs: What the model is called with.
+        tails: Which quantiles of the inputs become the ends.
+
+    Returns:
+        The interval of each activation that was called, by its name in the model.
+
+    Raises:
+        UsageError: The model has no such activation, the tails are not in order, or an activation saw inputs that are
+            not finite or all the same.
+    """
+    if not 0 <= tails[0] < tails[1] <= 1:
+        raise UsageError(f"tails must be two numbers in order from 0 to 1, got {tails}")
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, Diffeomorphic)}
+    if not modules:
+        raise UsageError("the model has no activation with an interval, such as softknee.nn.DiTAC")
+    seen: dict[str, list[Tensor]] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        values = x.detach().flatten().float()
+        seen.setdefault(name, []).append(values[:: -(-len(values) // MOST_INPUTS)])
+
+    watched(model, inputs, modules, note)
+    found = {}
+    for name, parts in seen.items():
+        values = torch.cat(parts)
+        values = values[:: -(-len(values) // MOST_INPUTS)]
+        low, high = values.quantile(values.new_tensor(tails)).tolist()
+        if not low < high:
+            raise UsageError(f"{name} saw inputs that are not finite or all the same; its interval cannot follow them")
+        found[name] = (low, high)
+    for name, (low, high) in found.items():
+        modules[name].set_interval(low, high)
+    return {name: tuple(float(end) for end in modules[name].interval) for name in found}  # type: ignore[misc]
