@@ -1,7 +1,7 @@
 r"""One-dimensional CPAB maps: diffeomorphisms that are flows of continuous, piecewise affine velocity fields.
 
-An interval `[a, b]` is divided into N cells of equal width. The velocity field is given by its values at the N + 1 knots
-and is affine in between; a map $T$ carries each point $x$ to $y(t)$, where $\dot y = v(y)$ and $y(0) = x$. It is
+An interval `[a, b]` is divided into N cells of equal width. The velocity field is given by its values at the N + 1
+knots and is affine in between; a map $T$ carries each point $x$ to $y(t)$, where $\dot y = v(y)$ and $y(0) = x$. It is
 increasing, its inverse is the same flow for the time $-t$, and it is evaluated in closed form.
 
 Freifeld, Hauberg, Batmanghelich, Fisher: Transformations based on continuous piecewise-affine velocity fields,
@@ -45,8 +45,8 @@ def warp(
 ) -> Tensor:
     """Map points by the flow of a velocity field.
 
-    Differentiable by `x` and `velocities`, in float64 exactly and as often as wanted. Large tensors in lower precision go
-    through kernels or a table, as activations do.
+    Differentiable by `x` and `velocities`, in float64 exactly and as often as wanted. Large tensors in lower precision
+    go through kernels or a table, as activations do.
 
     Args:
         x: Any shape, any floating dtype.
@@ -121,9 +121,9 @@ def inverse(
 def velocities_of(theta: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0)) -> Tensor:
     r"""Return the velocities at the knots of a field in the coordinates of the published code.
 
-    There, slopes and intercepts in the N cells of [0, 1] are $B \theta$, interleaved $(s_0, o_0, s_1, o_1, \dots)$, for a
-    matrix $B$ called `svd`, `qr`, `rref` or `sparse`. The first two differ from machine to machine, so coordinates mean
-    nothing without their matrix.
+    There, slopes and intercepts in the N cells of [0, 1] are $B \theta$, interleaved $(s_0, o_0, s_1, o_1, \dots)$, for
+    a matrix $B$ called `svd`, `qr`, `rref` or `sparse`. The first two differ from machine to machine, so coordinates
+    mean nothing without their matrix.
 
     Args:
         theta: `(d,)` or `(channels, d)`.
@@ -172,7 +172,8 @@ def theta_of(velocities: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0))
     off = (at_knots @ theta - wanted.reshape(-1, len(at_knots)).T).detach().abs().max()
     if off > REACHED * wanted.detach().abs().max():
         raise UsageError(f"velocities must be those of a field that the basis reaches; the nearest is off by {off:.1g}")
-    return theta.T.reshape(*velocities.shape[:-1], -1)
+    found: Tensor = theta.T.reshape(*velocities.shape[:-1], -1)
+    return found
 
 
 def _identity_outside(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
@@ -237,7 +238,7 @@ def _check(x: Tensor, velocities: Tensor, outside: str, time: float) -> None:
             raise UsageError(f"{name} must be a tensor of floating-point numbers, got {_kind(tensor)}")
     if velocities.dim() not in {1, 2} or velocities.shape[-1] < 2:
         raise UsageError(
-            "velocities must be (N + 1,) or (channels, N + 1) for at least N = 1 cells, " f"got {_shape(velocities)}"
+            f"velocities must be (N + 1,) or (channels, N + 1) for at least N = 1 cells, got {_shape(velocities)}"
         )
     if outside not in {"identity", "affine"}:
         raise UsageError(f"outside must be 'identity' or 'affine', got {outside!r}")

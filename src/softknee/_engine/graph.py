@@ -122,6 +122,7 @@ class Builder:
 
     def __init__(self) -> None:
         self._positions: dict[Operation, int] = {}
+        self._operations: list[Operation] = []
         self._constants: dict[int, float] = {}
         self.draws = 0
 
@@ -141,7 +142,7 @@ class Builder:
 
     def is_truth(self, position: float) -> bool:
         """Whether the result at a position is true or false rather than a number."""
-        return isinstance(position, int) and [*self._positions][position].is_truth
+        return isinstance(position, int) and self._operations[position].is_truth
 
     def add(self, name: str, *arguments: float) -> int:
         """Return the position of an operation.
@@ -162,10 +163,13 @@ class Builder:
 
     def finish(self, outputs: tuple[int, ...]) -> Graph:
         """Return the graph of what the outputs need."""
-        return _pruned(tuple(self._positions), outputs)
+        return _pruned(tuple(self._operations), outputs)
 
     def _place(self, operation: Operation) -> int:
-        return self._positions.setdefault(operation, len(self._positions))
+        position = self._positions.setdefault(operation, len(self._operations))
+        if position == len(self._operations):
+            self._operations.append(operation)
+        return position
 
 
 def _unchanged(name: str, places: tuple[int, ...], values: list[float | None]) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Rule = Callable[..., Argument]
 
 SAMPLE = 2
+Result = TypeVar("Result")
 # Whole exponents up to it become products.
 LARGEST_PRODUCT = 16
 SQUARE_ROOT = 0.5
@@ -96,8 +97,8 @@ class Formula:
             NotPointwise: It depends on how many elements there are, or has an operation without a rule.
         """
         names = (*self.elements, *self._names)
-        graph, again = (_graph(lambda *inputs: (self(*inputs),), names, size) for size in (SAMPLE, SAMPLE + 1))
-        if graph != again:
+        graph = _graph(lambda *inputs: (self(*inputs),), names)
+        if not graph.draws and not _aside(_same_in_any_size, self, len(names)):
             raise NotPointwise("the formula depends on the size of the tensor")
         return graph
 
@@ -138,31 +139,46 @@ class Formula:
         return tuple(f"p{index}" for index in range(self.leaves))
 
 
-def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...], size: int = SAMPLE) -> Graph:
-    """Record a computation on named inputs of so many elements.
-
-    In a thread of its own: whatever surrounds the first call of an activation (autocast, hooks on saved tensors,
-    transforms, modes, inference) belongs to the caller's thread and must not get into the record.
+def _graph(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...]) -> Graph:
+    """Record a computation on named inputs.
 
     Raises:
         NotPointwise: It has an operation without a rule.
     """
+    return _aside(_recorded, computation, names)
+
+
+def _aside(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a thread of its own.
+
+    Whatever surrounds the first call of an activation (autocast, hooks on saved tensors, transforms, modes, inference)
+    belongs to the caller's thread and must not get into the record.
+    """
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(_recorded, computation, names, size).result()
+        return thread.submit(function, *arguments).result()
 
 
-def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...], size: int) -> Graph:
+def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...]) -> Graph:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    # Distinct, unremarkable numbers: nothing may be special about the point of tracing.
-    sample = [
-        torch.full((size,), 0.37 + 0.11 * index, dtype=torch.float32, device="cpu") for index in range(len(names))
-    ]
     try:
-        traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(*sample)
+        traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(
+            *_sample(len(names), SAMPLE)
+        )
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise NotPointwise(str(error)) from error
     return _Reader(traced, names).read()
+
+
+def _same_in_any_size(function: Callable[..., Tensor], inputs: int) -> bool:
+    """Whether elements have the same values in a tensor of another size."""
+    few, more = (function(*_sample(inputs, size)) for size in (SAMPLE, SAMPLE + 1))
+    return torch.equal(few.nan_to_num(), more[:SAMPLE].nan_to_num())
+
+
+def _sample(inputs: int, size: int) -> list[Tensor]:
+    """Return distinct, unremarkable numbers: nothing may be special about the point of tracing."""
+    return [torch.full((size,), 0.37 + 0.11 * index, dtype=torch.float32, device="cpu") for index in range(inputs)]
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -149,4 +148,7 @@ def _time(way: Tensor, start: Tensor, end: Tensor, slope: Tensor) -> Tensor:
 
 def _series(coefficients: Sequence[float], x: Tensor) -> Tensor:
     """Return a polynomial, by Horner's rule."""
-    return reduce(lambda total, coefficient: total * x + coefficient, reversed(coefficients[:-1]), coefficients[-1])
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total

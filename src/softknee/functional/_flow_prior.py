@@ -45,7 +45,8 @@ def draw_smooth(
     values, vectors = torch.linalg.eigh(covariance)
     noise = torch.randn(2 * cells, generator=generator, device="cpu")
     drawn = vectors @ (values.clamp(min=0).sqrt() * noise.double())
-    return torch.linalg.lstsq(coefficients(inner), drawn[:, None]).solution[:, 0].float()
+    velocities: Tensor = torch.linalg.lstsq(coefficients(inner), drawn[:, None]).solution[:, 0]
+    return velocities.float()
 
 
 @lru_cache(maxsize=16)
@@ -71,7 +72,8 @@ def precision_of_theta(inner: int, smoothness: float, variance: float) -> Tensor
     covariance = (variance * size) ** 2 * torch.exp(-2 * (places[:, None] - places).abs() / smoothness)
     vectors, _ = basis(inner)
     ridge = RIDGE * torch.eye(inner, dtype=torch.float64, device="cpu")
-    return torch.linalg.inv(vectors.T @ covariance @ vectors + ridge)
+    precision: Tensor = torch.linalg.inv(vectors.T @ covariance @ vectors + ridge)
+    return precision
 
 
 def basis(inner: int) -> tuple[Tensor, Tensor]:

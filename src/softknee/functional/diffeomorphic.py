@@ -226,8 +226,8 @@ SPECS = (
         source="chelly2024ditac",
         note=_OURS,
         statement=lambda x, velocities, low, high: stated_flow(x, velocities, low, high) * _stated_gate(x),
-        pieces=lambda x, velocities, low, high: carried(
-            x, entries_of(velocities, x), as_tensor(low, x), as_tensor(high, x)
-        ).piece,
+        pieces=lambda x, velocities, low, high: (
+            carried(x, entries_of(velocities, x), as_tensor(low, x), as_tensor(high, x)).piece
+        ),
     ),
 )

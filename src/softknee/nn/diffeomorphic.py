@@ -1,4 +1,4 @@
-"""What activations from velocity fields have beyond others: an interval that follows the data, and a smoothness prior."""
+"""What activations from velocity fields have beyond others: an interval that follows the data, and a prior."""
 
 from __future__ import annotations
 
@@ -78,14 +78,16 @@ class Diffeomorphic(Elementwise):
         low, high = self.interval
         precision = prior_precision(len(velocities), smoothness, variance).to(velocities)
         scaled = (velocities / (high - low)).reshape(len(velocities), -1)
-        return (scaled * (precision @ scaled)).sum()
+        penalty: Tensor = (scaled * (precision @ scaled)).sum()
+        return penalty
 
     def _drawn(self, generator: torch.Generator | None) -> Mapping[str, Tensor]:
         """Return drawn velocities, on the scale of the interval."""
         drawn = super()._drawn(generator)
         if self._initialization != SMOOTH:
             return drawn
-        low, high = _interval({param.name: self._given.get(param.name, param.default) for param in self.spec.parameters})
+        given = {param.name: self._given.get(param.name, param.default) for param in self.spec.parameters}
+        low, high = _interval(given)
         length = torch.as_tensor(high) - torch.as_tensor(low)
         velocities = drawn["velocities"]
         return {"velocities": velocities * length if length.numel() == 1 else velocities[:, None] * length}

@@ -23,8 +23,8 @@ PENALTY = 0.1
 class PublishedTheta(nn.Module):
     r"""Coordinates $\theta$ of a field, with the gradient that the published code gives them.
 
-    That is $(N - 1)\,\nabla_\theta L + 2 \lambda\,(\mathbf 1^\top \Sigma^{-1}) \circ \theta$ for N cells: its prior is an
-    elementwise product of a matrix with the vector, and autograd sums the rows of what comes out.
+    That is $(N - 1)\,\nabla_\theta L + 2 \lambda\,(\mathbf 1^\top \Sigma^{-1}) \circ \theta$ for N cells: its prior is
+    an elementwise product of a matrix with the vector, and autograd sums the rows of what comes out.
 
     Args:
         cells: N.

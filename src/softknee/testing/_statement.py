@@ -146,7 +146,7 @@ def _statement(subject: Subject) -> Callable[..., list[Any]]:
     """Return the statement at exact numbers: of the entries, and of the real parameters in place of the defaults."""
     mp = require("mpmath", extra="dev").mp.clone()
     mp.dps = DIGITS
-    statement = subject.spec.statement
+    statement: Callable[..., list[Any]] | None = subject.spec.statement
     if statement is None:
         subject.fail("its statement", "any vector", "none", "a statement in the spec")
     arguments = _arguments(subject)

@@ -139,7 +139,8 @@ def _check_by_differences(subject: Subject, check: Callable[..., bool], settings
         points = [
             x
             for x in (-2.9, -1.1, -0.3, 0.2, 0.7, 2.6)
-            if all(abs(x - kink) > NEXT_TO for kink in kinks) and subject.in_one_piece(x - NEXT_TO, x + NEXT_TO, setting)
+            if all(abs(x - kink) > NEXT_TO for kink in kinks)
+            if subject.in_one_piece(x - NEXT_TO, x + NEXT_TO, setting)
         ]
         columns = len(points)
         x = torch.tensor(points, dtype=torch.float64).repeat(2, 1).requires_grad_()
