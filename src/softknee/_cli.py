@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.exceptions import TyperException
 
+from softknee._bench.page_costs import cost_table
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
 from softknee._cli_card import card
@@ -102,18 +103,29 @@ def _complain(message: str, status: int) -> int:
 
 @app.command()
 def bench(
-    protocol: Annotated[str, typer.Argument(help="fashion-mlp, fashion-mlp-chapter or fashion-mlp-fair")],
+    protocol: Annotated[
+        str,
+        typer.Argument(
+            help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, gmm-2d, regression-1d or "
+            "regression-2d"
+        ),
+    ],
     activation: Annotated[
         list[str],
         typer.Option("--activation", "-a", help="a name, name[options], an expression or the group `chapter`; repeat"),
     ],
     seeds: Annotated[int, typer.Option(help="how many; seeds 0 ... N-1")] = 3,
     epochs: Annotated[int | None, typer.Option(help="of each run; the protocol's own by default")] = None,
-    data: Annotated[str, typer.Option(help="mini, full, or a folder that holds Fashion-MNIST")] = "mini",
+    data: Annotated[
+        str | None,
+        typer.Option(help="mini (default), full, or a folder that holds Fashion-MNIST; no generated task has it"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
     jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
     reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
-    margin: Annotated[float, typer.Option(help="percentage points that count as equivalent")] = 0.5,
+    margin: Annotated[
+        float | None, typer.Option(help="what counts as equivalent: 0.5 percentage points or 0.01 of R² by default")
+    ] = None,
     save_epochs: Annotated[str, typer.Option(help="epochs to keep weights of, such as 1,5,15")] = "",
 ) -> None:
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
@@ -310,6 +322,7 @@ def _conclude(study: Study) -> None:
         console.print(terminal_table(spread_table(study.files, study.table)), "")
     for table in study.table:
         console.print(terminal_table(cell_table(study.files, table)), "")
+    console.print(terminal_table(cost_table(study.files, study.table[0])), "")
     console.print(study.summary(), highlight=False, markup=False)
     study.to_csv(study.folder / "results.csv")
     study.to_markdown(study.folder / "results.md")

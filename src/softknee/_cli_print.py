@@ -25,7 +25,8 @@ GAP = 2
 LEAST = 12
 # Columns of a table that a narrow terminal goes without, the first one first; the page has all.
 DISPENSABLE = (
-    *("Parameters", "Best epoch %", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#"),
+    *("Parameters", "Best epoch %", "Best epoch", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#"),
+    *("Activation inputs", "Multiply-adds"),
     *("dead ≥ bf16", "dead ≤ bf16", "dead ≥ fp32", "dead ≤ fp32", "linear R²"),
 )
 

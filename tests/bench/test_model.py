@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from softknee._bench.model import activation_sites, build_mlp, count_parameters, match_gains, site_gains
+from softknee._bench.model import activation_sites, build_mlp, count_costs, match_gains, site_gains
 from softknee._bench.protocol import Recipe
 from softknee._bench.streams import Stream, stream_seed
 from softknee._catalogue import parse_choice
@@ -18,14 +18,20 @@ def mlp(text, *, recipe=RECIPE, seed=0):
 
 
 def test_parameters_and_multiply_adds_are_those_of_the_published_model():
-    assert count_parameters(mlp("relu")) == {
+    relu = count_costs(mlp("relu"), inputs=784)
+    assert relu.pop("activation_price") > 0
+    assert relu == {
         "parameters": 283_914,
         "activation_parameters": 0,
         "multiply_adds": 784 * 256 + 256 * 192 + 192 * 128 + 128 * 64 + 64 * 10,
+        "activation_inputs": 256 + 192 + 128 + 64,
     }
-    assert count_parameters(mlp("prelu"))["activation_parameters"] == 4
-    assert count_parameters(mlp("prelu", recipe=SHARED))["activation_parameters"] == 1
-    assert count_parameters(mlp("prelu[per_channel]"))["activation_parameters"] == 256 + 192 + 128 + 64
+    for text, recipe, parameters in (
+        ("prelu", RECIPE, 4),
+        ("prelu", SHARED, 1),
+        ("prelu[per_channel]", RECIPE, 256 + 192 + 128 + 64),
+    ):
+        assert count_costs(mlp(text, recipe=recipe), inputs=784)["activation_parameters"] == parameters
 
 
 def test_default_initialization_is_pytorchs_own():

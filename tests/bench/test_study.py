@@ -15,8 +15,10 @@ import pytest
 from fabricate import HOSTILE, SKILLS, Plan, fabricate
 from scipy import stats
 
+from softknee._bench.page_costs import cost_table
 from softknee._bench.study import Study
 from softknee._errors import UsageError
+from softknee._report.table import ABSENT
 from softknee._statistics.intervals import paired_difference
 
 
@@ -158,7 +160,7 @@ def test_markdown_tables_have_as_many_cells_as_heads(four, tmp_path):
     four.to_markdown(tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text()
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert f"`{HOSTILE}`" in text
@@ -213,3 +215,16 @@ def test_reporting_imports_no_torch(study):
         f"Study.load({str(study.files.folder)!r}).summary(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_study_from_before_there_were_other_metrics_is_about_accuracy(study, tmp_path):
+    """Fabricated ones name no metric, and have neither pictures nor times of steps."""
+    assert not {"metric", "picture"} & set(study.files.manifest)
+    assert (study.files.metric.name, study.files.margin) == ("accuracy", 0.5)
+    study.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "10,000 training and 1,000 test examples" in page
+    assert 'id="pictures"' not in page
+    costs = cost_table(study.files, study.table[0])
+    (relu,) = (row for row in costs.rows if row[0].text == "relu")
+    assert [cell.text for cell in relu[1:]] == ["307,178", "0", "306,560", ABSENT, ABSENT, ABSENT, ABSENT]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from softknee._bench.streams import Stream, stream_generator
 from softknee._bench.train import execute, load_tensors
 from softknee._catalogue import parse_choice
 
+TIMES = ("seconds", "step_seconds")
 SMALL = Recipe(widths=(784, 32, 16, 10))
 
 
@@ -42,8 +44,8 @@ def ignore(epoch, accuracy):
 
 
 def numbers(job):
-    """The result without what may differ between two identical runs: the time they took."""
-    return {name: value for name, value in read_result(job.folder).items() if name != "seconds"}
+    """The result without what may differ between two identical runs: the times they took."""
+    return {name: value for name, value in read_result(job.folder).items() if name not in TIMES}
 
 
 class Stop(BaseException):
@@ -226,3 +228,26 @@ def test_weights_asked_for_after_an_interruption_are_kept_all_the_same(tmp_path)
     assert (job.folder / CHECKPOINT).is_file()
     assert execute(job, ignore) == "done"
     assert {path.name for path in job.folder.iterdir()} == {"epoch-001.pt", "epoch-003.pt", "result.json"}
+
+
+def test_a_checkpoint_from_before_there_were_other_metrics_goes_on(tmp_path):
+    """Its history has accuracies under their own names, and no times of steps."""
+    whole, old = make_job(tmp_path / "whole", epochs=3), make_job(tmp_path / "old", epochs=3)
+    execute(whole, ignore)
+
+    def stop_after_the_second(epoch, accuracy):
+        if epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        execute(old, stop_after_the_second)
+    state = torch.load(old.folder / CHECKPOINT, weights_only=True)
+    history = json.loads(state["history"])
+    del history["step_seconds"]
+    assert {"train_accuracy", "test_accuracy"} <= set(history)
+    torch.save({**state, "history": json.dumps(history)}, old.folder / CHECKPOINT)
+    epochs = []
+    execute(old, lambda epoch, accuracy: epochs.append(epoch))
+    assert epochs == [3]
+    assert numbers(old) == numbers(whole)
+    assert read_result(old.folder)["step_seconds"] > 0

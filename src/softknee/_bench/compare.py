@@ -50,11 +50,11 @@ def bench(
     *,
     seeds: int = 3,
     epochs: int | None = None,
-    data: str | Path = "mini",
+    data: str | Path | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
     reference: str | None = None,
-    margin: float = 0.5,
+    margin: float | None = None,
     save_epochs: Sequence[int] = (),
     in_process: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -66,16 +66,19 @@ def bench(
     time; a call with other activations or more seeds on the same folder adds to the study there.
 
     Args:
-        protocol: `"fashion-mlp"`, `"fashion-mlp-chapter"` or `"fashion-mlp-fair"`.
+        protocol: `"fashion-mlp"`, `"fashion-mlp-chapter"`, `"fashion-mlp-fair"`, `"fashion-cnn"`, `"gmm-2d"`,
+            `"regression-1d"` or `"regression-2d"`.
         activations: Names (`"gelu"`), names with options (`"swish[beta=1.5]"`, `"prelu[per_channel]"`), expressions
             (`"x*tanh(exp(x))"`) or the group `"chapter"`.
         seeds: How many; the seeds are `0 ... seeds - 1`.
         epochs: Of each evaluated run; the protocol's own by default.
-        data: `"mini"` (ships with softknee), `"full"`, or a folder with Fashion-MNIST.
+        data: `"mini"` (ships with softknee, the default), `"full"`, or a folder with Fashion-MNIST; not for protocols
+            that make their data.
         out: Where results go; `results/<protocol>` by default.
         jobs: Child processes at the same time; one a core by default.
         reference: What the others are compared with; ReLU where it takes part, else the first.
-        margin: Differences within it, in percentage points, count as equivalent.
+        margin: Differences within it count as equivalent; half a percentage point of accuracy or 0.01 of R² by
+            default.
         save_epochs: Epochs after which the weights are kept, as `epoch-NNN.pt` in the run's folder.
         in_process: Train in this process, one run after the other, instead of in child processes.
         progress: Called after each epoch and at the end of each run.
@@ -93,7 +96,7 @@ def bench(
         activations,
         seeds=seeds,
         epochs=epochs,
-        source=str(data),
+        data=data,
         out=None if out is None else Path(out),
         reference=reference,
         margin=margin,
@@ -171,7 +174,7 @@ class _Conductor:
         entered = False
         for (label, initialization), search in self.searches.items():
             while proposals := search.proposals():
-                scores = {rate: _mean_score(self._trial(label, initialization, rate)) for rate in proposals}
+                scores = {rate: self._mean_score(self._trial(label, initialization, rate)) for rate in proposals}
                 known = {rate: score for rate, score in scores.items() if score is not None}
                 if len(known) < len(proposals):
                     break
@@ -179,11 +182,20 @@ class _Conductor:
                 entered = True
         return entered and any(search.proposals() for search in self.searches.values())
 
+    def _mean_score(self, jobs: list[Job]) -> float | None:
+        """Return the mean last validation score: minus infinity if a run diverged, None if one is missing."""
+        results = [read_result(job.folder) or {} for job in jobs]
+        if any(result.get("status") not in FINISHED for result in results):
+            return None
+        if any(result["status"] == "diverged" for result in results):
+            return -inf
+        return float(np.mean([result[self.plan.metric.test][-1] for result in results]))
+
     def _tuning_record(self, label: str, initialization: InitializationName, search: RateSearch) -> dict[str, Any]:
         trials = [
             {
                 "learning_rate": rate,
-                "accuracy": score if isfinite(score) else None,
+                self.plan.metric.name: score if isfinite(score) else None,
                 "keys": [job.spec.key for job in self._trial(label, initialization, rate)],
             }
             for rate, score in sorted(search.scores.items())
@@ -204,16 +216,6 @@ class _Conductor:
         self.epochs[key] = event.epoch if event.status is None else spec.epochs
         if self.progress is not None:
             self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
-
-
-def _mean_score(jobs: list[Job]) -> float | None:
-    """Return the mean last validation accuracy in percent: minus infinity if a run diverged, None if one is missing."""
-    results = [read_result(job.folder) or {} for job in jobs]
-    if any(result.get("status") not in FINISHED for result in results):
-        return None
-    if any(result["status"] == "diverged" for result in results):
-        return -inf
-    return float(np.mean([result["test_accuracy"][-1] for result in results]))
 
 
 def _cores() -> int:

@@ -34,13 +34,13 @@ class Event:
         job: The run.
         epoch: The epoch just finished, 0 at the end of the run.
         status: How the run ended, None while it goes on.
-        accuracy: Test accuracy in percent after the epoch.
+        score: The metric after the epoch.
     """
 
     job: Job
     epoch: int = 0
     status: Status | None = None
-    accuracy: float | None = None
+    score: float | None = None
 
 
 def run_here(jobs: Sequence[Job], listen: Callable[[Event], None]) -> None:
@@ -48,7 +48,7 @@ def run_here(jobs: Sequence[Job], listen: Callable[[Event], None]) -> None:
     from softknee._bench.train import execute
 
     for job in jobs:
-        status = execute(job, lambda epoch, accuracy, job=job: listen(Event(job, epoch, None, accuracy)))  # type: ignore[misc]
+        status = execute(job, lambda epoch, score, job=job: listen(Event(job, epoch, None, score)))  # type: ignore[misc]
         listen(Event(job, status=status))
 
 
@@ -187,7 +187,7 @@ class _Child:
                 event = json.loads(line)
                 if event["event"] == "end":
                     return event["status"]  # type: ignore[no-any-return]
-                put(Event(job, event["epoch"], None, event["accuracy"]))
+                put(Event(job, event["epoch"], None, event["score"]))
         except (BrokenPipeError, json.JSONDecodeError):
             pass  # it died while it was written to, or in the middle of a line
         return finished_status(job)

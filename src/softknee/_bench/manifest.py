@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from softknee._bench.record import curve_points, environment, finite, sample
@@ -36,12 +37,14 @@ def write_study(plan: Plan, *, rates: Rates, tuning: Sequence[dict[str, Any]]) -
         "seeds": plan.seeds,
         "activations": plan.labels,
         "reference": plan.reference,
+        "metric": plan.metric.name,
         "margin": plan.margin,
         "cells": [cell.model_dump() for cell in plan.protocol.cells],
         "runs": list(_planned_runs(plan, rates)),
         "evaluated_runs": _evaluated_runs(plan, rates),
         "tuning": list(tuning),
-        "curves": {choice.label: _curve(plan, choice.label) for choice in plan.choices},
+        "curves": {c.label: _curve(plan, c.label) for c in plan.choices if c.spec.kind == "elementwise"},
+        "picture": plan.task.picture(),
         "environment": environment(),
     }
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -81,17 +84,7 @@ def check_same(plan: Plan, held: Mapping[str, Any]) -> None:
 
 
 def _described(plan: Plan) -> dict[str, Any]:
-    images = plan.images
-    return {
-        "protocol": plan.protocol.model_dump(mode="json"),
-        "data": {
-            "name": images.name,
-            "fingerprint": images.fingerprint,
-            "train": len(images.train_labels),
-            "test": len(images.test_labels),
-        },
-        "epochs": plan.epochs,
-    }
+    return {"protocol": plan.protocol.model_dump(mode="json"), "data": asdict(plan.data), "epochs": plan.epochs}
 
 
 def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +93,8 @@ def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "protocol": protocol["name"],
         "number of epochs": study["epochs"],
-        "data": f"{data['train']:,} + {data['test']:,} images ({data['fingerprint'][:8]})",
+        "data": f"{'new' if data['train'] is None else format(data['train'], ',')} + {data['test']:,} examples "
+        f"({data['fingerprint'][:8]})",
         "recipe": protocol["recipe"],
         "learning rate": protocol["learning_rate"],
         "set of conditions": [{**cell, "title": ""} for cell in protocol["cells"]],

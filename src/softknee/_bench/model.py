@@ -1,53 +1,111 @@
-"""The model of the small protocols, and its two initializations."""
+"""The models of the small protocols, and their two initializations."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
-from math import inf
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from math import inf, isqrt, prod
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
 
+from softknee._bench.activations import build_activation, has_curve, units_before
 from softknee._bench.streams import Stream, stream_generator, stream_seed
 from softknee._card.propagation import gain
 from softknee._errors import UsageError
+from softknee.nn.evaluated import Evaluated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from softknee._bench.protocol import Recipe
     from softknee._card.propagation import Gain
     from softknee._catalogue import Choice
-    from softknee.nn.elementwise import Elementwise
+
+# Layers whose multiply-adds are counted.
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
-    """Build the perceptron with PyTorch's default initialization.
+def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+    """Build the model of a recipe with PyTorch's default initialization.
 
     Weights and activation parameters are drawn from streams of their own, so two activations start from the same
-    weights at the same seed. The caller's random state is left alone.
+    weights at the same seed, as far as they have the same layers: the layer before an activation that changes the
+    width is as wide as it takes. The caller's random state is left alone.
 
     Args:
-        recipe: Widths, and whether one activation instance serves all layers.
+        recipe: Kind of model, widths, and whether one activation instance serves all layers.
         choice: The activation.
         seed: Of the run.
 
     Returns:
-        Layers `linear_0, activation_0, linear_1, ...`, a linear one last; `(batch, widths[0])` in, logits out.
+        `(batch, widths[0])` in, `(batch, widths[-1])` out. Each `activation_i` stands behind its `linear_i` or
+        `convolution_i`, and a linear layer is the last.
+
+    Raises:
+        UsageError: The activation does not fit.
     """
-    generator = stream_generator(seed, Stream.ACTIVATION)
+    return {"mlp": build_mlp, "cnn": build_cnn}[recipe.model](recipe, choice, seed=seed)
+
+
+def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+    """Build the perceptron; see `build_model`."""
+    linear, activations = _drawn(recipe, choice, seed, hidden=nn.Linear, inputs=recipe.widths[0])
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    shared: nn.Module | None = None
+    for index, activation in enumerate(activations):
+        layers[f"linear_{index}"] = linear[index]
+        layers[f"activation_{index}"] = activation
+    layers[f"linear_{len(activations)}"] = linear[-1]
+    return nn.Sequential(layers)
+
+
+def build_cnn(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+    """Build the network of 3 x 3 convolutions on square grey images, 2 x 2 maxima behind each; see `build_model`."""
+    convolution = partial(nn.Conv2d, kernel_size=3, padding=1)
+    side = isqrt(recipe.widths[0])
+    places = (side // 2 ** (len(recipe.widths) - 2)) ** 2
+    weighted, activations = _drawn(recipe, choice, seed, hidden=convolution, inputs=1, places=places)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(image=nn.Unflatten(1, (1, side, side)))
+    for index, activation in enumerate(activations):
+        layers[f"convolution_{index}"] = weighted[index]
+        layers[f"activation_{index}"] = activation
+        layers[f"pool_{index}"] = nn.MaxPool2d(2)
+    layers["flatten"] = nn.Flatten()
+    layers[f"linear_{len(activations)}"] = weighted[-1]
+    return nn.Sequential(layers)
+
+
+def _drawn(
+    recipe: Recipe, choice: Choice, seed: int, *, hidden: Callable[[int, int], nn.Module], inputs: int, places: int = 1
+) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return the layers with weights, a linear one last, and the activations behind all but that one.
+
+    Args:
+        recipe: As in `build_model`.
+        choice: Likewise.
+        seed: Likewise.
+        hidden: From the numbers of inputs and outputs to a layer with weights.
+        inputs: Of the first.
+        places: How many numbers the last layer gets of each channel.
+
+    Returns:
+        Both, in order.
+    """
+    widths = recipe.widths[1:-1]
+    generator = stream_generator(seed, Stream.ACTIVATION)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, Stream.WEIGHTS))
-        for index, (inputs, outputs) in enumerate(pairwise(recipe.widths)):
-            layers[f"linear_{index}"] = nn.Linear(inputs, outputs)
-            if index == len(recipe.widths) - 2:
-                break
-            activation = shared or choice.build(channels=outputs, generator=generator)
-            shared = activation if recipe.shared_activation else None
-            layers[f"activation_{index}"] = activation
-    return nn.Sequential(layers)
+        before = [units_before(choice, width) for width in widths]
+        weighted = [hidden(inputs, units) for inputs, units in zip((inputs, *widths), before, strict=False)]
+        weighted.append(nn.Linear(places * recipe.widths[-2], recipe.widths[-1]))
+        # For networks inside of activations.
+        torch.default_generator.manual_seed(stream_seed(seed, Stream.ACTIVATION))
+        number = 1 if recipe.shared_activation else len(widths)
+        made = [build_activation(choice, width, generator=generator) for width in widths[:number]]
+    return weighted, made * (len(widths) // number)
 
 
 def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
@@ -56,14 +114,19 @@ def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
 
 
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:
-    """Return the gains of every activation instance at its present parameters, for unit-variance input."""
-    return {name: gain(module, channels=site_width(model, name)) for name, module in activation_sites(model).items()}
-
-
-def site_engines(model: nn.Sequential, *, batch_size: int) -> dict[str, str]:
-    """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
+    """Return the gains of activations of single elements at their present parameters, for unit-variance input."""
     return {
-        name: cast("Elementwise", site).engine_for(torch.empty(batch_size, site_width(model, name)))
+        name: gain(module, channels=site_width(model, name))
+        for name, module in activation_sites(model).items()
+        if has_curve(module)
+    }
+
+
+def site_engines(model: nn.Sequential, *, batch_size: int, inputs: int) -> dict[str, str]:
+    """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
+    first = {meeting.site: meeting.shape for meeting in reversed(_meetings(model, inputs)[0])}
+    return {
+        name: site.engine_for(torch.empty(batch_size, *first[site])) if isinstance(site, Evaluated) else "eager"
         for name, site in activation_sites(model).items()
     }
 
@@ -80,36 +143,92 @@ def match_gains(model: nn.Sequential, *, input_square: float, seed: int) -> None
         seed: Of the run; the weights come from its stream of weights.
 
     Raises:
-        UsageError: An activation has no forward gain, because `E[phi(z)^2]` is zero or infinite.
+        UsageError: An activation has no forward gain: it is no function of single elements, or `E[phi(z)^2]` is zero or
+            infinite.
     """
     generator = stream_generator(seed, Stream.WEIGHTS)
-    gains = {id(module): site.forward for module, site in zip(_sites(model), site_gains(model).values(), strict=True)}
+    sites, gains = activation_sites(model), {name: site.forward for name, site in site_gains(model).items()}
+    if gains.keys() != sites.keys():
+        raise UsageError("the activation has no forward gain: it is no function of single elements")
     if not all(0 < factor < inf for factor in gains.values()):
         raise UsageError("the activation has no forward gain: its mean square is zero or infinite")
+    by_module = {id(site): gains[name] for name, site in sites.items()}
     factor = input_square**-0.5
     for layer in model:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=factor * layer.in_features**-0.5, generator=generator)
             nn.init.zeros_(layer.bias)
         else:
-            factor = gains[id(layer)]
+            factor = by_module[id(layer)]
 
 
-def count_parameters(model: nn.Sequential) -> dict[str, int]:
-    """Count parameters, those of the activations among them, and multiply-adds for one example."""
-    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+def count_costs(model: nn.Sequential, *, inputs: int) -> dict[str, int | None]:
+    """Count parameters, those of the activations among them, and what one example costs.
+
+    Args:
+        model: From `build_model`.
+        inputs: Numbers in an example.
+
+    Returns:
+        `parameters` and `activation_parameters`; `multiply_adds` of linear layers and convolutions;
+        `activation_inputs`, elements that go through activations, and their `activation_price`: vector instructions for
+        all of them, forward and backward, as their formulas are written, None where nobody counts them.
+    """
+    met, multiply_adds = _meetings(model, inputs)
+    prices = [price for meeting in met if (price := meeting.price) is not None]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "activation_parameters": sum(p.numel() for site in _sites(model) for p in site.parameters()),
-        "multiply_adds": sum(layer.in_features * layer.out_features for layer in linear),
+        "activation_parameters": sum(p.numel() for site in activation_sites(model).values() for p in site.parameters()),
+        "multiply_adds": multiply_adds,
+        "activation_inputs": sum(prod(meeting.shape) for meeting in met),
+        "activation_price": sum(prices) if len(prices) == len(met) else None,
     }
 
 
-def _sites(model: nn.Sequential) -> list[nn.Module]:
-    return list(activation_sites(model).values())
-
-
 def site_width(model: nn.Sequential, site: str) -> int:
-    """Return the number of units an activation, named as in `activation_sites`, acts on at its first place."""
-    linear = cast("nn.Linear", model.get_submodule(site.replace("activation", "linear")))
-    return linear.out_features
+    """Return the number of units, or channels, an activation named as in `activation_sites` gets at its first place."""
+    layers = (site.replace("activation", kind) for kind in ("linear", "convolution"))
+    return next(len(model.get_parameter(f"{layer}.weight")) for layer in layers if hasattr(model, layer))
+
+
+class _Meeting(NamedTuple):
+    """An activation that an example meets.
+
+    Attributes:
+        site: It.
+        shape: Of its input, without the batch.
+        made: Elements of its output.
+    """
+
+    site: nn.Module
+    shape: tuple[int, ...]
+    made: int
+
+    @property
+    def price(self) -> int | None:
+        """Vector instructions for all of its output, forward and backward; None where they are not counted."""
+        price = self.site._plans[0].price if isinstance(self.site, Evaluated) else None
+        return None if price is None else price * self.made
+
+
+@torch.no_grad()
+def _meetings(model: nn.Sequential, inputs: int) -> tuple[list[_Meeting], int]:
+    """Return the activations an example meets on its way, and the number of multiply-adds."""
+    met: list[_Meeting] = []
+    products: list[int] = []
+
+    def note(site: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        met.append(_Meeting(site, tuple(given[0].shape[1:]), made.numel()))
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], made: Tensor) -> None:
+        weight = cast("Tensor", layer.weight)
+        products.append(weight.numel() * made[0].numel() // len(weight))
+
+    hooks = [site.register_forward_hook(note) for site in activation_sites(model).values()]
+    hooks += [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, WEIGHTED)]
+    mode = model.training
+    model.eval()(torch.zeros(1, inputs))
+    model.train(mode)
+    for hook in hooks:
+        hook.remove()
+    return met, sum(products)

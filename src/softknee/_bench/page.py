@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from softknee._bench.page_costs import cost_table
 from softknee._bench.page_figures import (
     condition_slopes,
     confusion_gallery,
@@ -13,6 +14,7 @@ from softknee._bench.page_figures import (
     tuning_gallery,
 )
 from softknee._bench.page_method import method_section
+from softknee._bench.page_pictures import picture_galleries
 from softknee._bench.page_shapes import shape_gallery, trajectory_gallery
 from softknee._bench.page_tables import (
     SIGNS,
@@ -26,13 +28,20 @@ from softknee._bench.page_tables import (
 )
 from softknee._bench.study_findings import VERDICTS, findings, warnings
 from softknee._report.page import Block, Fold, Group, Measure, Note, Page, Section
-from softknee._report.table import plural
+from softknee._report.table import number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import StudyFiles
     from softknee._bench.tables import CellTable
+
+_COST = (
+    "Of the model with each activation, for one example; operations of activations are counted on their formulas. "
+    "Times are those of the runs of this study, as they came; the command `cost` measures activations alone "
+    "and interleaved."
+)
 
 
 def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
@@ -56,6 +65,8 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
         *(_conditions(files, tables) if len(tables) > 1 else []),
         *(_tuning(files) if manifest["tuning"] else []),
         _differences(files, tables),
+        Section("cost", "What it costs", _COST, [cost_table(files, tables[0])]),
+        _pictures(files, tables),
         _learning(files, tables),
         _shapes(files, tables),
         _errors(files, tables),
@@ -67,7 +78,7 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
         title=manifest["protocol"]["title"],
         finding=findings(files, tables, brief=True),
         groups=_groups(tables[0]) if len(tables) == 1 else (),
-        measures=_measures(tables) if len(tables) > 1 else (),
+        measures=_measures(tables, files.metric) if len(tables) > 1 else (),
         warnings=warnings(files),
         sections=[section for section in sections if section.blocks],
         data={"study": manifest["protocol"]["name"], "tables": [asdict(table) for table in tables]},
@@ -83,16 +94,20 @@ def _groups(table: CellTable) -> list[Group]:
     return [group for group in groups if group.names]
 
 
-def _measures(tables: Sequence[CellTable]) -> list[Measure]:
+def _measures(tables: Sequence[CellTable], metric: Metric) -> list[Measure]:
     """Return the spread left under each condition."""
     spreads = [(table.cell.title, table.spread_matched or table.spread) for table in tables]
-    return [Measure(f"{spread.points:.1f}", "points apart", title) for title, spread in spreads if spread is not None]
+    unit = f"{metric.noun}s apart" if metric.noun else "apart"
+    return [
+        Measure(number(spread.points, metric.coarse), unit, title) for title, spread in spreads if spread is not None
+    ]
 
 
 def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
-        f"Mean test accuracy after the last epoch, ranked; differences are paired by seed and test example against "
-        f"{files.reference}. Runs that diverged or failed are counted, never averaged."
+        f"Mean test {files.metric.title} after the last epoch, ranked; differences are paired by seed"
+        f"{' and test example' * files.metric.sampled} against {files.reference}. Runs that diverged or failed are "
+        "counted, never averaged."
     )
     if len(tables) == 1:
         return Section("ranking", "Ranking", lead, [cell_table(files, tables[0])])
@@ -128,7 +143,8 @@ def _tuning(files: StudyFiles) -> list[Section]:
 def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
         f"Mean paired difference to {files.reference} with its 95 % interval. Inside the shaded band of "
-        f"±{files.margin:g} points a difference does not matter. ▲ better, ▼ worse, ■ equivalent, ○ undecided."
+        f"±{files.metric.amount(files.margin, exact=True)} a difference does not matter. "
+        "▲ better, ▼ worse, ■ equivalent, ○ undecided."
     )
     return Section("differences", "Paired differences", lead, [difference_gallery(files, tables)])
 
@@ -138,6 +154,12 @@ def _learning(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     return Section(
         "learning", "Learning curves", lead, _by_cell(tables, lambda table: learning_galleries(files, table))
     )
+
+
+def _pictures(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
+    lead = "The model's answer over the whole domain after training, by rank, for the first seed of each activation."
+    galleries = _by_cell(tables, lambda table: picture_galleries(files, table))
+    return Section("pictures", "What was learned", lead, galleries)
 
 
 def _shapes(files: StudyFiles, tables: Sequence[CellTable]) -> Section:

@@ -13,11 +13,12 @@ from softknee._report.heatmap import heatmap
 from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.page import Figure, Gallery, Key
 from softknee._report.svg import focus, padded
-from softknee._report.table import ABSENT, signed
+from softknee._report.table import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import Run, StudyFiles
     from softknee._bench.tables import CellTable, Row
 
@@ -39,8 +40,8 @@ def condition_slopes(files: StudyFiles, tables: Sequence[CellTable]) -> Gallery:
     picture = slopes(
         columns,
         paths,
-        title="Accuracy through the conditions",
-        description="Mean test accuracy in percent of every activation under every condition, one line each.",
+        title=f"{files.metric.capital} through the conditions",
+        description=f"Mean test {files.metric.axis} of every activation under every condition, one line each.",
     )
     legend = [Key("no valid match", "main hue-6 quiet")] if files.unmatched else []
     return Gallery([Figure(picture)], legend, wide=True)
@@ -52,11 +53,12 @@ def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Galler
     figures = [
         Figure(
             forest(
-                [_span(row, brief=several) for row in sorted(table.rows, key=_by_difference)],
+                [_span(row, files.metric, brief=several) for row in sorted(table.rows, key=_by_difference)],
                 margin=files.margin,
                 title=f"Differences to {files.reference}: {table.cell.title}",
-                description="Mean paired difference in test accuracy with its 95 % interval, one row an activation.",
-                unit=f"percentage points against {files.reference}",
+                description=f"Mean paired difference in test {files.metric.title} with its 95 % interval, one row an "
+                "activation.",
+                unit=f"{files.metric.unit} against {files.reference}",
                 width=490 if several else 820,
                 note_width=95 if several else 150,
                 label_width=150 if several else 180,
@@ -71,13 +73,14 @@ def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Galler
 
 def tuning_gallery(files: StudyFiles) -> Gallery:
     """Return validation accuracy against learning rate for each activation and initialization."""
-    accuracies = [t["accuracy"] for s in files.manifest["tuning"] for t in s["trials"] if t["accuracy"] is not None]
-    y = padded(accuracies)
+    metric = files.metric
+    scores = [t[metric.name] for s in files.manifest["tuning"] for t in s["trials"] if t[metric.name] is not None]
+    y = padded(scores)
     foot = y[0] + 0.04 * (y[1] - y[0])
     figures = []
     for label in files.activations:
         searches = [s for s in files.manifest["tuning"] if s["activation"] == label and s["trials"]]
-        series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, hue, foot)]
+        series = [item for hue, search in enumerate(searches) for item in _tuning_series(search, metric, hue, foot)]
         if series:
             rates = [trial["learning_rate"] for search in searches for trial in search["trials"]]
             powers = range(math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates))) + 1)
@@ -85,7 +88,7 @@ def tuning_gallery(files: StudyFiles) -> Gallery:
             picture = line_chart(
                 series,
                 title=f"Learning rates of {label}",
-                description="Validation accuracy in percent against the learning rate, one line an initialization.",
+                description=f"Validation {metric.axis} against the learning rate, one line an initialization.",
                 axes=axes,
             )
             figures.append(Figure(picture, label))
@@ -100,8 +103,8 @@ def tuning_gallery(files: StudyFiles) -> Gallery:
 
 
 def learning_galleries(files: StudyFiles, table: CellTable) -> list[Gallery]:
-    """Return accuracy and loss against the epoch, a panel for each activation by rank, on common axes."""
-    cell = table.cell.name
+    """Return score and loss against the epoch, a panel for each activation by rank, on common axes."""
+    cell, metric = table.cell.name, files.metric
     legend = [
         Key("test", f"main hue-{TEST}"),
         Key("training", f"main hue-{TRAIN} dashed"),
@@ -109,10 +112,10 @@ def learning_galleries(files: StudyFiles, table: CellTable) -> list[Gallery]:
         Key(f"test, {files.reference}", f"main hue-{REFERENCE}"),
     ]
     galleries = []
-    for field, name in (("accuracy", "accuracy, %"), ("loss", "loss")):
+    for field, name in ((metric.name, metric.axis), ("loss", f"loss ({metric.loss})")):
         values = [v for run in files.runs if run.done and run.cell == cell for v in _both(run, field)]
-        # A single spike of the loss may leave the panel; no accuracy may.
-        shown = focus(values) if field == "loss" else values
+        # A single spike of what has no bounds may leave the panel; no accuracy may.
+        shown = values if field == "accuracy" else focus(values)
         axes = Axes(x="epoch", y=padded(shown, share=0.04), whole=True)
         figures = []
         for label in table.order:
@@ -137,7 +140,7 @@ def confusion_gallery(files: StudyFiles, table: CellTable) -> Gallery:
     figures = []
     for label in table.order:
         runs = done_runs(files, table.cell.name, label)
-        if runs:
+        if runs and runs[0].get("confusion"):
             counts = np.mean([run.get("confusion") for run in runs], axis=0)
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             picture = heatmap(
@@ -150,12 +153,12 @@ def confusion_gallery(files: StudyFiles, table: CellTable) -> Gallery:
     return Gallery(figures, [Key("right", "swatch right"), Key("wrong", "swatch wrong")])
 
 
-def _span(row: Row, *, brief: bool) -> Span:
+def _span(row: Row, metric: Metric, *, brief: bool) -> Span:
     if row.verdict == "reference":
         return Span(row.activation, 0.0, None, None, "reference", "reference")
     if row.difference is None:
         return Span(row.activation, None, None, None, f"{ABSENT} {row.verdict}", kind_of(row.verdict))
-    note = f"{signed(row.difference)} {SIGNS[row.verdict]}" + ("" if brief else f" {row.verdict}")
+    note = f"{metric.change(row.difference)} {SIGNS[row.verdict]}" + ("" if brief else f" {row.verdict}")
     return Span(row.activation, row.difference, row.difference_low, row.difference_high, note, kind_of(row.verdict))
 
 
@@ -165,11 +168,11 @@ def _by_difference(row: Row) -> float:
     return math.inf if row.difference is None else -row.difference
 
 
-def _tuning_series(search: dict[str, Any], hue: int, foot: float) -> list[Series]:
+def _tuning_series(search: dict[str, Any], metric: Metric, hue: int, foot: float) -> list[Series]:
     """Return the line through the trials, its dots, the chosen one, and those that diverged at the foot."""
     trials = sorted(search["trials"], key=lambda trial: trial["learning_rate"])
     x = [math.log10(trial["learning_rate"]) for trial in trials]
-    y = [trial["accuracy"] for trial in trials]
+    y = [trial[metric.name] for trial in trials]
     name = f"{search['initialization']} initialization"
     series = [Series(name, x, y, hue, dashed=hue > 0), Series(name, x, y, hue, "dots")]
     chosen = [(a, b) for a, b, trial in zip(x, y, trials, strict=True) if trial["learning_rate"] == search["chosen"]]

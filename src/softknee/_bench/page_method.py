@@ -18,8 +18,8 @@ Each activation is trained for {epochs} with the seeds {seeds}. Runs with the sa
 weights, activation parameters and data order, so they are compared in pairs.
 """
 RANKING = """
-By the test accuracy after the last epoch. The accuracy of the best epoch stands beside it; it was chosen on the
-test set and is therefore optimistic.
+By the test {title} after the last epoch. The {title} of the best epoch stands beside it; it was chosen on
+{evaluated_on} and is therefore optimistic.
 """
 TUNED = """
 Tuned rates are chosen for each activation and initialization on a sixth of the training set, held out, by runs of
@@ -36,10 +36,14 @@ resampling seeds and examples together converges (pigeonhole bootstrap), freed o
 comes from seeds is multiplied by Student's t with one degree of freedom less than there are seeds, the part that comes
 from examples by the normal quantile, and the first is at least what the noise of single predictions makes it.
 """
+SEED_INTERVALS = """
+95 % intervals for the mean over new seeds: Student's t with one degree of freedom less than there are seeds. The grid
+covers the whole domain and is no sample of it, so that only seeds vary.
+"""
 VERDICTS = """
 Against {reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by Holm's method over
-the activations of a condition). Equivalent: two one-sided tests show that the difference is smaller than {margin:g}
-points (p < 0.05, adjusted likewise). Otherwise undecided: a missing significance shows nothing. No verdict is given
+the activations of a condition). Equivalent: two one-sided tests show that the difference is smaller than
+{margin} (p < 0.05, adjusted likewise). Otherwise undecided: a missing significance shows nothing. No verdict is given
 under three pairs.
 """
 
@@ -53,22 +57,31 @@ def method_section(files: StudyFiles) -> Section:
     Returns:
         The section.
     """
-    manifest = files.manifest
+    manifest, metric = files.manifest, files.metric
     protocol, seeds = manifest["protocol"], ", ".join(map(str, manifest["seeds"]))
     entries = [
         ("Protocol", f"{protocol['name']}. {protocol['description']}"),
-        ("Data", DATA.format_map(manifest["data"])),
+        ("Data", _data(manifest["data"])),
         ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds)),
-        ("Ranking", RANKING),
+        ("Ranking", RANKING.format(title=metric.title, evaluated_on=metric.evaluated_on)),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
         *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
-        ("Intervals", INTERVALS),
-        ("Verdicts", VERDICTS.format(reference=files.reference, margin=files.margin)),
+        ("Intervals", INTERVALS if metric.sampled else SEED_INTERVALS),
+        ("Verdicts", VERDICTS.format(reference=files.reference, margin=metric.amount(files.margin, exact=True))),
         ("Engines", _engines(files)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    """Return what the data are; studies from before there were others are on images."""
+    return (
+        f"{data['about']} SHA-256 of their definition {data['fingerprint']}."
+        if data.get("about")
+        else DATA.format_map(data)
+    )
 
 
 def _engines(files: StudyFiles) -> str:

@@ -6,11 +6,12 @@ import statistics
 from typing import TYPE_CHECKING
 
 from softknee._report.lines import spark
-from softknee._report.table import ABSENT, Cell, Column, Table, number, plural, probability, signed
+from softknee._report.table import ABSENT, Cell, Column, Table, number, plural, probability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import Run, StudyFiles
     from softknee._bench.tables import CellTable, Row, Spread
     from softknee._report.svg import Svg
@@ -26,20 +27,25 @@ def kind_of(verdict: str) -> str:
 
 def cell_table(files: StudyFiles, table: CellTable) -> Table:
     """Return the ranked table of one condition."""
-    tuned = table.cell.rate == "tuned"
+    tuned, metric = table.cell.rate == "tuned", files.metric
     columns = [
         Column("#"),
         Column("Activation", numeric=False),
         Column("Verdict", numeric=False),
-        Column("Accuracy %", hint="on the test set after the last epoch, mean over seeds"),
-        Column("±", hint="half its 95 % interval, over new seeds and new test examples"),
+        Column(metric.head, hint=f"on {metric.evaluated_on} after the last epoch, mean over seeds"),
+        Column("±", hint=f"half its 95 % interval, over new seeds{' and new test examples' * metric.sampled}"),
         Column("sd", hint="standard deviation over seeds"),
-        Column("Difference", hint=f"mean paired difference to {files.reference}, percentage points"),
+        Column("Difference", hint=f"mean paired difference to {files.reference}, {metric.unit}"),
         Column("±", hint="half its 95 % interval, not adjusted"),
         Column("p", hint="against no difference, Holm-adjusted"),
-        Column("p equiv.", hint=f"against a difference of {files.margin:g} points or more, Holm-adjusted"),
+        Column(
+            "p equiv.", hint=f"against a difference of {metric.amount(files.margin, exact=True)} or more, Holm-adjusted"
+        ),
         Column("Runs", hint="done of those asked for"),
-        Column("Best epoch %", hint="mean of the best test accuracy over epochs: optimistic, never ranked"),
+        Column(
+            f"Best epoch {metric.sign}".strip(),
+            hint=f"mean of the best test {metric.title} over epochs: optimistic, never ranked",
+        ),
         *([Column("Rate", hint="learning rate chosen on held-out training data")] if tuned else []),
         Column("s / run"),
         Column("Parameters", hint="of the whole model"),
@@ -51,21 +57,23 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
 
 def spread_table(files: StudyFiles, tables: Sequence[CellTable]) -> Table:
     """Return the means of all conditions side by side, and how far they spread."""
-    columns = [MATRIX_CORNER, *(Column(table.cell.title, hint="test accuracy, %") for table in tables)]
+    metric = files.metric
+    columns = [MATRIX_CORNER, *(Column(table.cell.title, hint=f"test {metric.axis}") for table in tables)]
     rows = []
     for first in tables[0].rows:
         cells = [name_cell(files, first.activation)]
         for table in tables:
             row = table.row(first.activation)
-            reach = "" if row.low is None or row.high is None else f" ± {(row.high - row.low) / 2:.2f}"
+            reach = "" if row.low is None or row.high is None else f" ± {metric.value((row.high - row.low) / 2)}"
             hint = f"{row.verdict}; {_runs_text(row)}"
-            cells.append(Cell(f"{SIGNS[row.verdict]} {number(row.mean)}{reach}", kind_of(row.verdict), hint=hint))
+            cells.append(Cell(f"{SIGNS[row.verdict]} {metric.value(row.mean)}{reach}", kind_of(row.verdict), hint=hint))
         rows.append(cells)
     foot = [
-        [Cell("spread of all activations", "quiet"), *(_spread_cell(table.spread) for table in tables)],
-        [Cell("spread where a match is valid"), *(_spread_cell(table.spread_matched) for table in tables)],
+        [Cell("spread of all activations", "quiet"), *(_spread_cell(table.spread, metric) for table in tables)],
+        [Cell("spread where a match is valid"), *(_spread_cell(table.spread_matched, metric) for table in tables)],
     ]
-    return Table("Accuracy under every condition, %", columns, rows, foot)
+    sign = f", {metric.sign}" if metric.sign else ""
+    return Table(f"{metric.capital} under every condition{sign}", columns, rows, foot)
 
 
 def gains_table(files: StudyFiles) -> Table:
@@ -92,13 +100,13 @@ def tuning_table(files: StudyFiles) -> Table:
         MATRIX_CORNER,
         Column("Initialization", numeric=False),
         Column("Chosen rate"),
-        Column("Validation accuracy %"),
+        Column(f"Validation {files.metric.title} {files.metric.sign}".strip()),
         Column("Rates tried"),
         Column("Remark", numeric=False),
     ]
     rows = []
     for search in files.manifest["tuning"]:
-        best = next((t["accuracy"] for t in search["trials"] if t["learning_rate"] == search["chosen"]), None)
+        best = next((t[files.metric.name] for t in search["trials"] if t["learning_rate"] == search["chosen"]), None)
         remark = "at the edge of the rates tried" if search["at_edge"] else ""
         if search["chosen"] is None:
             remark = "no rate trained, or not finished"
@@ -107,7 +115,7 @@ def tuning_table(files: StudyFiles) -> Table:
                 name_cell(files, search["activation"]),
                 Cell(search["initialization"]),
                 Cell(ABSENT if search["chosen"] is None else f"{search['chosen']:g}"),
-                Cell(number(best)),
+                Cell(files.metric.value(best)),
                 Cell(str(len(search["trials"]))),
                 Cell(remark, "warning" if remark else ""),
             ]
@@ -155,7 +163,7 @@ def troubles_table(files: StudyFiles) -> Table:
                 Cell(str(run.seed)),
                 Cell(f"{run.learning_rate:g}"),
                 Cell(run.status, "worse"),
-                Cell(str(len(run.get("test_accuracy") or ()))),
+                Cell(str(len(run.get("test_loss") or ()))),
                 Cell(f"{error['type']}: {error['message']}" if error else ""),
                 Cell(run.key, "code"),
             ]
@@ -180,32 +188,33 @@ def done_runs(files: StudyFiles, cell: str, label: str) -> list[Run]:
 
 
 def _row_cells(files: StudyFiles, row: Row, *, tuned: bool) -> list[Cell]:
+    metric = files.metric
     partial = row.done < row.done + row.diverged + row.failed + row.missing
     rates = ", ".join(f"{rate:g}" for rate in row.learning_rates)
     return [
         Cell(ABSENT if row.rank is None else str(row.rank), "quiet"),
         name_cell(files, row.activation),
         Cell(f"{SIGNS[row.verdict]} {row.verdict}", f"verdict {kind_of(row.verdict)}"),
-        Cell(number(row.mean), "strong"),
-        _half_cell(row.low, row.high),
-        Cell(number(row.sd)),
-        Cell(signed(row.difference), "strong"),
-        _half_cell(row.difference_low, row.difference_high),
+        Cell(metric.value(row.mean), "strong"),
+        _half_cell(row.low, row.high, metric),
+        Cell(metric.value(row.sd)),
+        Cell(metric.change(row.difference), "strong"),
+        _half_cell(row.difference_low, row.difference_high, metric),
         Cell(probability(row.p)),
         Cell(probability(row.p_equivalence)),
         Cell(_runs_text(row), "warning" if partial else ""),
-        Cell(number(row.best_mean), "quiet"),
+        Cell(metric.value(row.best_mean), "quiet"),
         *([Cell(rates)] if tuned else []),
         Cell(number(row.seconds, 1)),
         Cell(ABSENT if row.parameters is None else f"{row.parameters:,}"),
     ]
 
 
-def _half_cell(low: float | None, high: float | None) -> Cell:
+def _half_cell(low: float | None, high: float | None, metric: Metric) -> Cell:
     """Return half the width of an interval, its ends as the tooltip."""
     if low is None or high is None:
         return Cell(ABSENT, "quiet")
-    return Cell(number((high - low) / 2), "quiet", hint=f"{number(low)} to {number(high)}")
+    return Cell(metric.value((high - low) / 2), "quiet", hint=f"{metric.value(low)} to {metric.value(high)}")
 
 
 def _runs_text(row: Row) -> str:
@@ -215,11 +224,11 @@ def _runs_text(row: Row) -> str:
     return f"{row.done} of {total}{said}"
 
 
-def _spread_cell(spread: Spread | None) -> Cell:
+def _spread_cell(spread: Spread | None, metric: Metric) -> Cell:
     if spread is None:
         return Cell(ABSENT)
     hint = f"{spread.highest} to {spread.lowest}, {plural(spread.count, 'activation')}"
-    return Cell(f"{spread.points:.2f}", "strong", hint=hint)
+    return Cell(metric.value(spread.points), "strong", hint=hint)
 
 
 def _match_cell(valid: Sequence[bool]) -> Cell:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softknee._bench import data
 from softknee._bench.manifest import check_same, held_study
-from softknee._bench.model import build_mlp
+from softknee._bench.model import build_model, match_gains
 from softknee._bench.protocol import expand_groups, get_protocol
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
+from softknee._bench.tasks import TASKS
 from softknee._catalogue import parse_choice
 from softknee._engine.build import kernel_level
 from softknee._errors import OptionError, UsageError
@@ -23,8 +23,10 @@ from softknee._errors import OptionError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.protocol import InitializationName, Protocol
     from softknee._bench.runs import Split
+    from softknee._bench.task import Facts, Task
     from softknee._catalogue import Choice
 
 
@@ -37,11 +39,11 @@ class Plan:
         choices: The activations, without repetition.
         seeds: Evaluated ones.
         epochs: Length of an evaluated run.
-        source: Where the data come from, as `data.load` takes it.
-        images: The verified data.
+        source: Where the data come from, as the task takes it.
+        data: What they are; they have been verified.
         folder: Where everything is written.
         reference: Label of the activation the others are compared with.
-        margin: Differences within it, in percentage points, count as equivalent.
+        margin: Differences within it count as equivalent.
         save_epochs: Epochs after which weights are kept.
     """
 
@@ -50,11 +52,21 @@ class Plan:
     seeds: tuple[int, ...]
     epochs: int
     source: str
-    images: data.ImageData
+    data: Facts
     folder: Path
     reference: str
     margin: float
     save_epochs: tuple[int, ...]
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return TASKS[self.protocol.recipe.task]
+
+    @property
+    def metric(self) -> Metric:
+        """What runs are ranked by."""
+        return self.task.metric
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,7 +96,7 @@ class Plan:
             learning_rate=rate,
             epochs=tuning.epochs(self.epochs) if tuning else self.epochs,
             split=split,
-            data=self.images.fingerprint,
+            data=self.data.fingerprint,
             kernels=kernel_level(),
             save_epochs=() if tuning else self.save_epochs,
         )
@@ -106,10 +118,10 @@ def make_plan(
     *,
     seeds: int,
     epochs: int | None,
-    source: str,
+    data: str | Path | None,
     out: Path | None,
     reference: str | None,
-    margin: float,
+    margin: float | None,
     save_epochs: Sequence[int],
 ) -> Plan:
     """Check everything that can be wrong with a request and load the data; nothing is written.
@@ -125,8 +137,11 @@ def make_plan(
         check_at_least(1, save_epochs=epoch)
     if max(save_epochs, default=1) > length:
         raise UsageError(f"save_epochs must lie between 1 and {length}, got {', '.join(map(str, save_epochs))}")
+    task = TASKS[frozen.recipe.task]
+    margin = task.metric.margin if margin is None else margin
     if not isinstance(margin, int | float) or not 0 < margin < math.inf:
-        raise UsageError(f"margin must be a positive number of percentage points, got {margin!r}")
+        raise UsageError(f"margin must be a positive number of {task.metric.unit}, got {margin!r}")
+    source = task.source(data)
     folder = (Path("results", frozen.name) if out is None else Path(out)).resolve()
     held = held_study(folder)
     if held is not None:  # nothing that is there leaves the report
@@ -137,8 +152,8 @@ def make_plan(
         choices=choices,
         seeds=tuple(range(seeds)),
         epochs=length,
-        source=source if source in {"mini", "full"} else str(Path(source).resolve()),
-        images=data.load(source),
+        source=source,
+        data=task.facts(source),
         folder=folder,
         reference=_reference(reference, choices),
         margin=float(margin),
@@ -152,14 +167,18 @@ def make_plan(
 
 
 def _check_fits(plan: Plan, choice: Choice) -> None:
-    """Build the model and try it on one image, so that what cannot run is refused before anything runs.
+    """Build the model and try it on one example, so that what cannot run is refused before anything runs.
 
     Raises:
-        OptionError: The activation has parameters for another number of channels.
+        OptionError: The activation has parameters for another number of channels, takes other shapes, or has no gain
+            where one is needed.
     """
     recipe = plan.protocol.recipe
     try:
-        build_mlp(recipe, choice, seed=plan.seeds[0]).eval()(torch.zeros(1, recipe.widths[0]))
+        model = build_model(recipe, choice, seed=plan.seeds[0])
+        model.eval()(torch.zeros(1, recipe.widths[0]))
+        if choice.spec.kind != "elementwise" and any(cell.initialization == "matched" for cell in plan.protocol.cells):
+            match_gains(model, input_square=1.0, seed=plan.seeds[0])
     except UsageError as error:
         raise OptionError(f"{choice.label} does not fit the model of {plan.protocol.name}: {error}") from error
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from softknee._errors import UnknownProtocol, did_you_mean
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 InitializationName = Literal["default", "matched"]
+TaskName = Literal["fashion-mnist", "gmm-2d", "regression-1d", "regression-2d"]
+ModelName = Literal["mlp", "cnn"]
+OptimizerName = Literal["sgd", "adam"]
 RateSource = Literal["given", "tuned"]
 
 
@@ -22,20 +25,41 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# Fields that came later than runs did; at their defaults they are left out, so that those runs keep their keys.
+_LATER = ("task", "model", "optimizer", "steps")
+
+
 class Recipe(Frozen):
-    """The model and how it is trained.
+    """The task, the model and how it is trained.
 
     Attributes:
-        widths: Units of each layer of the MLP, input first and classes last.
+        task: What is learned, one of `softknee._bench.tasks.TASKS`.
+        model: `"mlp"`, or `"cnn"`: 3 x 3 convolutions with pooling behind each, on square grey images.
+        widths: Inputs, what each hidden layer hands on (units, or channels of a convolution), and outputs.
         shared_activation: One activation instance for all hidden layers instead of one each.
-        batch_size: Examples a step; the last, smaller batch is kept.
+        batch_size: Examples a step; where an epoch goes through a fixed set, the last, smaller batch is kept.
+        steps: Of an epoch, where a task draws new examples for every step.
+        optimizer: `"sgd"`, or `"adam"` with its usual constants; without weight decay.
         momentum: Of SGD.
     """
 
+    task: TaskName = "fashion-mnist"
+    model: ModelName = "mlp"
     widths: tuple[int, ...] = (784, 256, 192, 128, 64, 10)
     shared_activation: bool = False
     batch_size: int = 128
+    steps: int = 0
+    optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].default for name in _LATER}
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if name not in defaults or getattr(self, name) != defaults[name]
+        }
 
 
 class Cell(Frozen):
@@ -99,6 +123,7 @@ class Protocol(Frozen):
     tuning: Tuning | None = None
 
 
+_REGRESSION: Mapping[str, Any] = MappingProxyType({"batch_size": 98, "steps": 500, "optimizer": "adam"})
 _SETTING = "A 784-256-192-128-64-10 perceptron on Fashion-MNIST, SGD, batch 128, learning rate 0.001"
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -137,6 +162,43 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                     ),
                 ),
                 tuning=Tuning(),
+            ),
+            Protocol(
+                name="fashion-cnn",
+                title="CNN on Fashion-MNIST",
+                description="Three 3 x 3 convolutions of 16, 32 and 64 channels with 2 x 2 maxima behind each, and a "
+                "linear layer, on Fashion-MNIST; SGD, batch 128, learning rate 0.05, momentum 0.9, PyTorch's default "
+                "initialization, one activation a layer.",
+                recipe=Recipe(model="cnn", widths=(784, 16, 32, 64, 10)),
+                learning_rate=0.05,
+                epochs=10,
+            ),
+            Protocol(
+                name="gmm-2d",
+                title="Gaussian mixture in the plane",
+                description="A 2-12-12-5 perceptron on points of ten Gaussians in five classes; Adam, batch 100, "
+                "learning rate 0.005, PyTorch's default initialization, one activation a layer.",
+                recipe=Recipe(task="gmm-2d", widths=(2, 12, 12, 5), batch_size=100, optimizer="adam"),
+                learning_rate=5e-3,
+                epochs=100,
+            ),
+            Protocol(
+                name="regression-1d",
+                title="Regression of a function on an interval",
+                description="A 1-50-1 perceptron on 98 new points a step, 500 steps an epoch; Adam, learning rate "
+                "0.005, PyTorch's default initialization.",
+                recipe=Recipe(task="regression-1d", widths=(1, 50, 1), **_REGRESSION),
+                learning_rate=5e-3,
+                epochs=20,
+            ),
+            Protocol(
+                name="regression-2d",
+                title="Regression of a function on a square",
+                description="A 2-50-1 perceptron on 98 new points a step, 500 steps an epoch; Adam, learning rate "
+                "0.005, PyTorch's default initialization: the published regression of DiTAC.",
+                recipe=Recipe(task="regression-2d", widths=(2, 50, 1), **_REGRESSION),
+                learning_rate=5e-3,
+                epochs=20,
             ),
         )
     }

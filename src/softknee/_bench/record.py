@@ -6,6 +6,7 @@ import base64
 import math
 import os
 import platform
+import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from softknee._bench.data import CLASSES
+from softknee._bench.activations import has_curve
 from softknee._bench.model import activation_sites, site_width
 from softknee._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from softknee._bench.metric import Metric
 
 # Longer parameter vectors are recorded by their quartiles.
 LONGEST_RECORDED = 32
@@ -32,21 +37,34 @@ class History:
 
     Attributes:
         train_loss: Mean over the epoch's batches as they were trained on.
-        train_accuracy: The same, in percent.
+        train_score: The metric over them.
         test_loss: After the epoch.
-        test_accuracy: The same, in percent.
+        test_score: The metric after it.
         seconds: Wall time of the epoch, evaluation included.
+        step_seconds: Wall time of a step of the epoch, evaluation left out.
         trajectories: Trainable activation parameters by name, before training and after each epoch.
         before: The trainable activations before training, by site.
     """
 
     train_loss: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
+    train_score: list[float] = field(default_factory=list)
     test_loss: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
+    test_score: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
     trajectories: dict[str, dict[str, Any]] = field(default_factory=dict)
     before: dict[str, list[float | None]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], metric: Metric) -> History:
+        """Return the history of which `named` gave the fields; what an older version did not record stays empty."""
+        names = {metric.train: "train_score", metric.test: "test_score"}
+        return cls(**{names.get(name, name): value for name, value in fields.items()})
+
+    def named(self, metric: Metric) -> dict[str, Any]:
+        """Return the fields under the names they have on disk."""
+        names = {"train_score": metric.train, "test_score": metric.test}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
     def note_parameters(self, model: nn.Sequential) -> None:
         """Append the present values of the trainable activation parameters."""
@@ -60,9 +78,13 @@ class History:
 
 
 def trained_shapes(model: nn.Sequential) -> dict[str, list[float | None]]:
-    """Sample the trainable activations, the mean over channels, at `curve_points()`."""
+    """Sample the trainable activations of single elements, the mean over channels, at `curve_points()`."""
     trainable = {name: site for name, site in activation_sites(model).items() if any(True for _ in site.parameters())}
-    return {name: finite(sample(site, site_width(model, name)).mean(1)) for name, site in trainable.items()}
+    return {
+        name: finite(sample(site, site_width(model, name)).mean(1))
+        for name, site in trainable.items()
+        if has_curve(site)
+    }
 
 
 @torch.no_grad()
@@ -84,43 +106,55 @@ def curve_points() -> list[float]:
     return torch.linspace(*CURVE_RANGE).tolist()
 
 
-def final_fields(
-    history: History, *, predicted: Tensor, labels: Tensor, after: dict[str, list[float | None]]
-) -> dict[str, Any]:
-    """Return the fields of a finished run's result that come from its last predictions and its history.
+def shape_fields(history: History, after: dict[str, list[float | None]]) -> dict[str, Any]:
+    """Return the trained activations before and after training.
 
     Args:
-        history: With at least one epoch.
-        predicted: `(n,)` classes predicted after the last epoch.
-        labels: `(n,)` true classes.
+        history: Of the run.
         after: The trained activations, as `trained_shapes` gives them.
 
     Returns:
         Plain data, see `docs/results-format.md`.
     """
-    confusion = confusion_matrix(labels.numpy(), predicted.numpy(), classes=len(CLASSES))
     x = curve_points()
+    return {site: {"x": x, "before": history.before[site], "after": values} for site, values in after.items()}
+
+
+def classification_fields(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], *, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of a finished run's result that come from its last predictions.
+
+    Args:
+        predicted: `(n,)` classes predicted after the last epoch.
+        labels: `(n,)` true classes.
+        classes: Their names.
+
+    Returns:
+        Plain data, see `docs/results-format.md`.
+    """
+    confusion = confusion_matrix(labels, predicted, classes=len(classes))
     return {
-        "classes": list(CLASSES),
+        "classes": list(classes),
         "confusion": confusion.tolist(),
         "per_class": per_class_scores(confusion),
-        "correct": base64.b64encode(np.packbits((predicted == labels).numpy()).tobytes()).decode(),
+        "correct": base64.b64encode(np.packbits(predicted == labels).tobytes()).decode(),
         "test_size": len(labels),
-        "shapes": {site: {"x": x, "before": history.before[site], "after": values} for site, values in after.items()},
     }
 
 
-def history_fields(history: History) -> dict[str, Any]:
-    """Return the fields of a result that its history holds, with the best epoch and the seconds summed."""
-    fields = asdict(history)
+def history_fields(history: History, metric: Metric) -> dict[str, Any]:
+    """Return the fields of a result that its history holds, with the best epoch, and its times as single numbers."""
+    fields = history.named(metric)
     del fields["before"]
-    accuracies = history.test_accuracy
-    best = int(np.argmax(accuracies)) if accuracies else None
+    scores, steps = history.test_score, history.step_seconds
+    best = int(np.argmax(scores)) if scores else None
     return {
         **fields,
-        "best_test_accuracy": None if best is None else accuracies[best],
+        metric.best: None if best is None else scores[best],
         "best_epoch": None if best is None else best + 1,
         "seconds": sum(history.seconds),
+        "step_seconds": statistics.median(steps) if steps else None,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from softknee._bench.protocol import Frozen, InitializationName, Recipe
 from softknee._bench.study_files import RESULT, SCHEMA, read_checked
+from softknee._bench.tasks import TASKS
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 
@@ -24,15 +25,15 @@ class RunSpec(Frozen):
 
     Attributes:
         protocol: Name of the protocol.
-        recipe: Model and training.
+        recipe: Task, model and training.
         activation: Canonical text of the activation.
         definition: What that text stands for: formula, parameters and which are trained.
         seed: Of the weights, activation parameters, data order and noise, each a stream of its own.
         initialization: Of the weights.
-        learning_rate: Of SGD, constant.
+        learning_rate: Constant.
         epochs: Length of the run.
         split: Evaluate on the test set, or on a part held out of the training set.
-        data: SHA-256 of the data.
+        data: SHA-256 of the data, or of what defines generated ones.
         save_epochs: Epochs after which the weights are kept; they decide no number and are not in the key.
         threads: Threads of the process that trains.
         engine: How activations are evaluated.
@@ -54,7 +55,7 @@ class RunSpec(Frozen):
     threads: int = 1
     engine: Literal["auto"] = "auto"
     kernels: str = "none"
-    revision: int = 3
+    revision: int = 4
 
     @property
     def key(self) -> str:
@@ -69,7 +70,7 @@ class Job(Frozen):
 
     Attributes:
         spec: The run.
-        source: As `data.load` takes it.
+        source: As the task's `load` takes it.
         folder: The run's own folder.
     """
 
@@ -112,11 +113,12 @@ def write_result(folder: Path, spec: RunSpec, status: Status, **fields: Any) -> 
         status: How it ended.
         **fields: Everything else that was recorded; plain data.
     """
+    metric = TASKS[spec.recipe.task].metric
     described = spec.model_dump(mode="json", exclude={"recipe"})
     nothing: dict[str, Any] = {
-        "test_accuracy": [],
+        metric.test: [],
         "test_loss": [],
-        "best_test_accuracy": None,
+        metric.best: None,
         "seconds": None,
         "error": None,
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softknee._bench.page import study_page
+from softknee._bench.page_costs import cost_table
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study_files import StudyFiles, read_study
 from softknee._bench.study_findings import findings, warnings
@@ -21,13 +22,10 @@ from softknee._report.table import markdown_table
 if TYPE_CHECKING:
     import os
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import Run
 
-CSV_FIELDS = (
-    "cell", "activation", "seed", "split", "status", "learning_rate", "epochs", "test_accuracy", "test_loss",
-    "train_accuracy", "train_loss", "best_test_accuracy", "best_epoch", "seconds", "parameters",
-    "activation_parameters", "multiply_adds", "key", "error",
-)  # fmt: skip
+COUNTS = ("parameters", "activation_parameters", "multiply_adds", "activation_inputs", "activation_price")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Study:
 
     @cached_property
     def table(self) -> tuple[CellTable, ...]:
-        """One table a condition: accuracies, differences to the reference and verdicts."""
+        """One table a condition: scores, differences to the reference and verdicts."""
         return build_tables(self.files)
 
     def summary(self) -> str:
@@ -87,9 +85,10 @@ class Study:
             path: The file; replaced as a whole.
         """
         text = io.StringIO()
-        writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
+        metric = self.files.metric
+        writer = csv.DictWriter(text, _csv_fields(metric), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_csv_row(run) for run in (*self.files.runs, *self.files.tuning_runs))
+        writer.writerows(_csv_row(run, metric) for run in (*self.files.runs, *self.files.tuning_runs))
         write_atomic(path, text.getvalue())
 
     def to_markdown(self, path: str | os.PathLike[str]) -> None:
@@ -111,7 +110,8 @@ class Study:
             parts += [f"## {summary.caption}", markdown_table(summary)]
         for table in self.table:
             parts += [f"## {table.cell.title}".strip(), markdown_table(cell_table(self.files, table))]
-        return parts
+        costs = cost_table(self.files, self.table[0])
+        return [*parts, f"## {costs.caption}", markdown_table(costs)]
 
     def _repr_html_(self) -> str:
         """Return the finding and the tables for a notebook."""
@@ -119,12 +119,18 @@ class Study:
         return render_fragment([*findings(self.files, self.table), *warnings(self.files)], tables)
 
 
-def _csv_row(run: Run) -> dict[str, Any]:
+def _csv_fields(metric: Metric) -> list[str]:
+    said = ("cell", "activation", "seed", "split", "status", "learning_rate", "epochs")
+    scores = (metric.test, "test_loss", metric.train, "train_loss", metric.best, "best_epoch")
+    return [*said, *scores, "seconds", "step_seconds", *COUNTS, "key", "error"]
+
+
+def _csv_row(run: Run, metric: Metric) -> dict[str, Any]:
     counts = run.get("counts") or {}
     row = {
-        **{field: run.get(field) for field in CSV_FIELDS},
-        **{field: run.last(field) for field in ("test_accuracy", "test_loss", "train_accuracy", "train_loss")},
-        **{field: counts.get(field) for field in ("parameters", "activation_parameters", "multiply_adds")},
+        **{field: run.get(field) for field in _csv_fields(metric)},
+        **{field: run.last(field) for field in (metric.test, "test_loss", metric.train, "train_loss")},
+        **{field: counts.get(field) for field in COUNTS},
         "cell": run.cell,
         "activation": run.activation,
         "seed": run.seed,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from softknee._bench.metric import METRICS
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from softknee._bench.metric import Metric
 
 Outcome = Literal["done", "diverged", "failed", "lost", "missing"]
 
@@ -117,8 +120,13 @@ class StudyFiles:
         return str(self.manifest["reference"])
 
     @property
+    def metric(self) -> Metric:
+        """What runs are ranked by; studies from before there was a choice have accuracies."""
+        return METRICS[self.manifest.get("metric", "accuracy")]
+
+    @property
     def margin(self) -> float:
-        """Differences smaller than this do not matter, in percentage points."""
+        """Differences smaller than this do not matter, in the unit of the metric."""
         return float(self.manifest["margin"])
 
     @property

@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from softknee._bench.tables import LINEAR
-from softknee._report.table import listed, plural
+from softknee._report.table import listed, number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import StudyFiles
     from softknee._bench.tables import CellTable, Spread
 
@@ -33,7 +34,7 @@ def findings(files: StudyFiles, tables: Sequence[CellTable], *, brief: bool = Fa
     if not any(row.mean is not None for table in tables for row in table.rows):
         return ["No run has finished yet, so there is nothing to compare."]
     if len(tables) == 1:
-        return [f"{_comparison(files, tables[0], named=not brief)}.", _ranking(tables[0])]
+        return [f"{_comparison(files, tables[0], named=not brief)}.", _ranking(tables[0], files.metric)]
     compared = [f"With {table.cell.title}, {_lowered(_comparison(files, table))}." for table in tables]
     return [*spread_sentences(files, tables), *([] if brief else compared)]
 
@@ -78,14 +79,14 @@ def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str
     Returns:
         One or two sentences; one if no gap can be computed.
     """
-    first, whole = tables[0], _gap(tables[0])
+    metric, first, whole = files.metric, tables[0], _gap(tables[0])
     if whole is None:
         return ["Fewer than two activations finished under every condition, so their spreads cannot be compared."]
     if whole.points == 0:
-        return [f"With {first.cell.title}, all activations have the same mean accuracy."]
+        return [f"With {first.cell.title}, all activations have the same mean {metric.title}."]
     where = (
-        f"With {first.cell.title}, mean accuracies reach from {whole.lowest} to {whole.highest}, {whole.points:.1f} "
-        f"points apart{_left_out(files, first)}."
+        f"With {first.cell.title}, mean {metric.plural} reach from {whole.lowest} to {whole.highest}, "
+        f"{metric.amount(whole.points)} apart{_left_out(files, first)}."
     )
     if whole.points <= files.margin:
         return ["There is hardly a gap between the activations to explain.", where]
@@ -93,9 +94,13 @@ def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str
     if not any(row.verdict in {"better", "worse"} for row in judged):
         return [f"The gap between activations may be chance: none differs significantly from {files.reference}.", where]
     left = [(table.cell.title, gap.points) for table in tables[1:] if (gap := _gap(table)) is not None]
-    small = [f"{title} ({points:.1f} left)" for title, points in left if points < MOST * whole.points]
-    large = [f"{title} ({points:.1f} left)" for title, points in left if points >= MOST * whole.points]
-    gap_text = f"the {whole.points:.1f}-point gap between activations"
+    small = [
+        f"{title} ({number(points, metric.coarse)} left)" for title, points in left if points < MOST * whole.points
+    ]
+    large = [
+        f"{title} ({number(points, metric.coarse)} left)" for title, points in left if points >= MOST * whole.points
+    ]
+    gap_text = f"the gap of {metric.amount(whole.points)} between activations"
     claims = [
         *([f"most of {gap_text} goes away with {_choice(small)}"] if small else []),
         *([f"at least half of {'it' if small else gap_text} remains with {_choice(large)}"] if large else []),
@@ -119,16 +124,17 @@ def _left_out(files: StudyFiles, table: CellTable) -> str:
     if table.spread is None or table.spread_matched is None or table.spread.count == table.spread_matched.count:
         return ""
     names = [row.activation for row in table.rows if row.activation in files.unmatched and row.mean is not None]
-    return (
-        f"; {listed(names)}, which no single weight scale fits, left out ({table.spread.points:.1f} points otherwise)"
-    )
+    otherwise = files.metric.amount(table.spread.points)
+    return f"; {listed(names)}, which no single weight scale fits, left out ({otherwise} otherwise)"
 
 
-def _ranking(table: CellTable) -> str:
+def _ranking(table: CellTable, metric: Metric) -> str:
     best, inside = table.rows[0], ""
     if best.low is not None and best.high is not None:
-        inside = f" (95 % interval {max(best.low, 0):.1f} to {min(best.high, 100):.1f})"
-    return f"{best.activation} has the highest mean test accuracy, {best.mean:.2f} %{inside}."
+        ends = [number(min(max(end, metric.low), metric.high), metric.coarse) for end in (best.low, best.high)]
+        inside = f" (95 % interval {' to '.join(ends)})"
+    mean = f"{metric.value(best.mean)} {metric.sign}".strip()
+    return f"{best.activation} has the highest mean test {metric.title}, {mean}{inside}."
 
 
 def _comparison(files: StudyFiles, table: CellTable, *, named: bool = True) -> str:
@@ -136,7 +142,10 @@ def _comparison(files: StudyFiles, table: CellTable, *, named: bool = True) -> s
     others = [row for row in table.rows if row.verdict != "reference"]
     if not others:
         return f"{files.reference} is the only activation, so there is nothing to compare it with"
-    texts = {"equivalent": f"equivalent within {files.margin:g} points", "too few seeds": "with too few seeds to tell"}
+    texts = {
+        "equivalent": f"equivalent within {files.metric.amount(files.margin, exact=True)}",
+        "too few seeds": "with too few seeds to tell",
+    }
     said = []
     for kind in VERDICTS:
         names = [row.activation for row in others if row.verdict == kind]

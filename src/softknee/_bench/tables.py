@@ -14,6 +14,9 @@ from softknee._statistics.intervals import Difference, mean_interval, paired_dif
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from softknee._bench.metric import Metric
     from softknee._bench.study_files import Cell, Run, StudyFiles
 
 # The network without activations: a control, not one of those whose gap is to be explained.
@@ -22,7 +25,7 @@ LINEAR = "identity"
 
 @dataclass(frozen=True)
 class Row:
-    """One activation in one condition. Accuracies and differences are percentages and percentage points.
+    """One activation in one condition. Scores and differences are in the unit of the study's metric.
 
     Attributes:
         activation: Label.
@@ -31,11 +34,12 @@ class Row:
         diverged: Runs whose numbers became infinite; recorded, never averaged.
         failed: Runs that ended in an error, or with the death of their process.
         missing: Runs without a result so far.
-        mean: Test accuracy after the last epoch, mean over the runs done.
+        mean: Test score after the last epoch, mean over the runs done.
         sd: Its sample standard deviation over seeds.
-        low: Lower end of the mean's 95 % interval over seeds and test examples; None under two runs.
+        low: Lower end of the mean's 95 % interval over seeds and, where they are a sample, test examples; None under
+            two runs.
         high: Upper end.
-        best_mean: Mean of the best epoch's test accuracy: optimistic, never ranked.
+        best_mean: Mean of the best epoch's test score: optimistic, never ranked.
         pairs: Seeds that both this activation and the reference finished.
         difference: Mean paired difference to the reference; None for the reference itself.
         difference_low: Lower end of its 95 % interval, not adjusted.
@@ -44,8 +48,12 @@ class Row:
         p_equivalence: Holm-adjusted p value of the two one-sided tests against a difference of at least the margin.
         verdict: What this shows; `"reference"` for the reference.
         seconds: Mean training time of a run.
+        step_seconds: Of a step, the mean over runs.
         parameters: Of the model.
         activation_parameters: Those of its activations.
+        multiply_adds: Of its layers, for one example.
+        activation_inputs: Elements that go through its activations for one example.
+        activation_price: Vector instructions they take there, forward and backward; None where they are not counted.
         learning_rates: The rates of its runs, ascending; more than one only where seeds differ.
     """
 
@@ -68,8 +76,12 @@ class Row:
     p_equivalence: float | None
     verdict: Verdict | str
     seconds: float | None
+    step_seconds: float | None
     parameters: int | None
     activation_parameters: int | None
+    multiply_adds: int | None
+    activation_inputs: int | None
+    activation_price: int | None
     learning_rates: tuple[float, ...]
 
 
@@ -78,7 +90,7 @@ class Spread:
     """How far the activations lie apart in a condition.
 
     Attributes:
-        points: Largest mean minus smallest, in percentage points.
+        points: Largest mean minus smallest, in the unit of the metric.
         highest: Label of the largest.
         lowest: Label of the smallest.
         count: Activations compared.
@@ -152,14 +164,14 @@ def _rows(files: StudyFiles, cell: Cell) -> list[Row]:
     rows = []
     for label in files.activations:
         runs = files.of(cell.name, label)
-        rows.append(_plain_row(label, runs))
+        rows.append(_plain_row(label, runs, files.metric))
         pairs = [(run, reference[run.seed]) for run in runs if run.done and run.seed in reference]
         if label == files.reference:
             rows[-1] = replace(rows[-1], verdict="reference")
         else:
             rows[-1] = replace(rows[-1], pairs=len(pairs))
             if len(pairs) >= 2:
-                own, other = (_percent(side) for side in zip(*pairs, strict=True))
+                own, other = (_scores(side, files.metric) for side in zip(*pairs, strict=True))
                 differences[label] = paired_difference(own, other, margin=files.margin)
     p = dict(zip(differences, holm([found.p for found in differences.values()]), strict=True))
     same = dict(zip(differences, holm([found.p_equivalence for found in differences.values()]), strict=True))
@@ -171,11 +183,11 @@ def _rows(files: StudyFiles, cell: Cell) -> list[Row]:
     ]
 
 
-def _plain_row(label: str, runs: Sequence[Run]) -> Row:
+def _plain_row(label: str, runs: Sequence[Run], metric: Metric) -> Row:
     """Return what the activation's own runs say."""
     done = [run for run in runs if run.done]
-    accuracies = [run.get("test_accuracy")[-1] for run in done]
-    estimate = mean_interval(_percent(done)) if len(done) >= 2 else None
+    scores = [run.get(metric.test)[-1] for run in done]
+    estimate = mean_interval(_scores(done, metric)) if len(done) >= 2 else None
     counts: dict[str, int] = next((run.get("counts") for run in runs if run.get("counts")), {})
     return Row(
         activation=label,
@@ -184,11 +196,11 @@ def _plain_row(label: str, runs: Sequence[Run]) -> Row:
         diverged=sum(run.status == "diverged" for run in runs),
         failed=sum(run.status in {"failed", "lost"} for run in runs),
         missing=sum(run.status == "missing" for run in runs),
-        mean=_mean(accuracies),
-        sd=statistics.stdev(accuracies) if len(done) >= 2 else None,
+        mean=_mean(scores),
+        sd=statistics.stdev(scores) if len(done) >= 2 else None,
         low=estimate.low if estimate else None,
         high=estimate.high if estimate else None,
-        best_mean=_mean([run.get("best_test_accuracy") for run in done]),
+        best_mean=_mean([run.get(metric.best) for run in done]),
         pairs=0,
         difference=None,
         difference_low=None,
@@ -197,8 +209,12 @@ def _plain_row(label: str, runs: Sequence[Run]) -> Row:
         p_equivalence=None,
         verdict="too few seeds",
         seconds=_mean([run.get("seconds") for run in done]),
+        step_seconds=_mean([seconds for run in done if (seconds := run.get("step_seconds")) is not None]),
         parameters=counts.get("parameters"),
         activation_parameters=counts.get("activation_parameters"),
+        multiply_adds=counts.get("multiply_adds"),
+        activation_inputs=counts.get("activation_inputs"),
+        activation_price=counts.get("activation_price"),
         learning_rates=tuple(sorted({run.learning_rate for run in runs})),
     )
 
@@ -228,9 +244,15 @@ def _spread(rows: Sequence[Row], labels: Sequence[str]) -> Spread | None:
     return Spread(means[highest] - means[lowest], highest, lowest, len(means))
 
 
-def _percent(runs: Sequence[Run]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Stack the runs' right answers to a seeds-by-examples matrix of 0 and 100."""
-    return np.stack([run.correct for run in runs]).astype(np.float32) * 100
+def _scores(runs: Sequence[Run], metric: Metric) -> NDArray[np.floating]:
+    """Return a seeds-by-examples matrix whose mean is the mean score.
+
+    Where examples are a sample, that is the runs' right answers, 0 and 100. A grid over everything is no sample: there
+    only seeds vary, which two equal columns say.
+    """
+    if metric.sampled:
+        return np.stack([run.correct for run in runs]).astype(np.float32) * 100
+    return np.repeat([[run.get(metric.test)[-1]] for run in runs], 2, axis=1)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -7,18 +7,16 @@ import math
 import time
 import traceback
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from torch.nn import functional as F
 
-from softknee._bench import data
-from softknee._bench.model import build_mlp, count_parameters, match_gains, site_engines, site_gains
-from softknee._bench.record import History, environment, final_fields, history_fields, trained_shapes
+from softknee._bench.model import build_model, count_costs, match_gains, site_engines, site_gains
+from softknee._bench.record import History, environment, history_fields, shape_fields, trained_shapes
 from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
+from softknee._bench.tasks import TASKS, load_tensors
 from softknee._catalogue import parse_choice
 from softknee._errors import DataError
 
@@ -28,44 +26,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from softknee._bench.runs import Job, RunSpec, Split, Status
+    from softknee._bench.examples import Examples
+    from softknee._bench.protocol import Recipe
+    from softknee._bench.runs import Job, RunSpec, Status
     from softknee._card.propagation import Gain
 
-    Progress = Callable[[int, float], None]  # the epoch just finished, its test accuracy in percent
+    Progress = Callable[[int, float], None]  # the epoch just finished, the score after it
 
 EVALUATION_BATCH = 2000
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Data ready to train on: inputs `(n, 784)` float32 in [-1, 1], labels `(n,)` int64."""
-
-    fingerprint: str
-    train_inputs: Tensor
-    train_labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
-
-
-@lru_cache(maxsize=2)
-def load_tensors(source: str, split: Split) -> Tensors:
-    """Load `source` once a process; pixels become `(p / 255 - 0.5) / 0.5`.
-
-    Raises:
-        DataError: As `data.load`.
-    """
-    images = data.load(source) if split == "test" else data.load(source).validation()
-    return Tensors(
-        images.fingerprint,
-        _normalize(images.train_images),
-        torch.tensor(images.train_labels, dtype=torch.int64),
-        _normalize(images.test_images),
-        torch.tensor(images.test_labels, dtype=torch.int64),
-    )
-
-
-def _normalize(images: Any) -> Tensor:
-    return torch.tensor(images).flatten(1).float().div_(255).sub_(0.5).div_(0.5)
 
 
 def execute(job: Job, progress: Progress) -> Status:
@@ -85,10 +53,10 @@ def execute(job: Job, progress: Progress) -> Status:
     with closing(_epochs(job)) as epochs:
         while True:
             try:
-                epoch, accuracy = next(epochs)
+                epoch, score = next(epochs)
             except StopIteration as end:
                 return cast("Status", end.value)
-            progress(epoch, accuracy)
+            progress(epoch, score)
 
 
 def _epochs(job: Job) -> Generator[tuple[int, float], None, Status]:
@@ -118,16 +86,18 @@ class _Run:
 
     def __init__(self, job: Job) -> None:
         self.spec: RunSpec = job.spec
+        self.recipe: Recipe = job.spec.recipe
         self.folder: Path = job.folder
-        self.data = load_tensors(job.source, job.spec.split)
+        self.metric = TASKS[self.recipe.task].metric
+        self.data = load_tensors(job.source, job.spec.split, self.recipe.task)
         if self.data.fingerprint != job.spec.data:
             raise DataError(f"the data in {job.source} changed while the study ran")
         self.model = _initial_model(self.spec, self.data)
         self.gains = [{"site": site, **_plain(gain)} for site, gain in site_gains(self.model).items()]
-        self.engines = site_engines(self.model, batch_size=self.spec.recipe.batch_size)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=self.spec.learning_rate, momentum=self.spec.recipe.momentum, fused=True
-        )
+        inputs = self.recipe.widths[0]
+        self.engines = site_engines(self.model, batch_size=self.recipe.batch_size, inputs=inputs)
+        self.counts = count_costs(self.model, inputs=inputs)
+        self.optimizer = make_optimizer(self.model, self.recipe, self.spec.learning_rate)
         self.history = History(before=trained_shapes(self.model))
         self.history.note_parameters(self.model)
         self._resume()
@@ -139,51 +109,53 @@ class _Run:
             if epoch in self.spec.save_epochs:
                 _save(self.folder / weights_name(epoch), self.model.state_dict())
             self._checkpoint()
-            yield epoch, self.history.test_accuracy[-1]
-        predicted, _ = evaluate(self.model, self.data)
-        after = trained_shapes(self.model)
-        return self._finish(
-            "done", **final_fields(self.history, predicted=predicted, labels=self.data.test_labels, after=after)
-        )
+            yield epoch, self.history.test_score[-1]
+        fields = self.data.final_fields(evaluate(self.model, self.data.test_inputs))
+        if self.data.domain is not None:
+            points = torch.from_numpy(self.data.domain.grid()).float()
+            fields["drawn"] = self.data.drawn(evaluate(self.model, points))
+        return self._finish("done", **fields, shapes=shape_fields(self.history, trained_shapes(self.model)))
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train and evaluate once; False, and nothing recorded, when a loss is not finite."""
         start = time.perf_counter()
         torch.default_generator.manual_seed(stream_seed(self.spec.seed, Stream.NOISE, epoch))
         order = stream_generator(self.spec.seed, Stream.ORDER, epoch)
-        loss, correct = train_epoch(self.model, self.optimizer, self.data, order, self.spec.recipe.batch_size)
-        if not math.isfinite(loss):
+        trained = train_epoch(self.model, self.optimizer, self.data, order, self.recipe.batch_size, self.recipe.steps)
+        trained_at = time.perf_counter()
+        if not math.isfinite(trained.loss):
             return False
-        predicted, test_loss = evaluate(self.model, self.data)
+        outputs, targets = evaluate(self.model, self.data.test_inputs), self.data.test_targets
+        test_loss = self.data.loss(outputs.double(), targets).item()
         if not math.isfinite(test_loss):
             return False
         history = self.history
-        history.train_loss.append(loss)
-        history.train_accuracy.append(100 * correct)
+        history.train_loss.append(trained.loss)
+        history.train_score.append(trained.score)
         history.test_loss.append(test_loss)
-        history.test_accuracy.append(100 * (predicted == self.data.test_labels).double().mean().item())
+        history.test_score.append(self.data.score(self.data.tally(outputs, targets).double().mean().item()))
         history.note_parameters(self.model)
+        history.step_seconds.append((trained_at - start) / trained.steps)
         history.seconds.append(time.perf_counter() - start)
         return True
 
     def _finish(self, status: Status, **fields: Any) -> Status:
-        recorded = history_fields(self.history)
-        counts = count_parameters(self.model)
-        about = {"gain": self.gains, "engines": self.engines, "counts": counts, "environment": environment()}
+        recorded = history_fields(self.history, self.metric)
+        about = {"gain": self.gains, "engines": self.engines, "counts": self.counts, "environment": environment()}
         write_result(self.folder, self.spec, status, **recorded, **about, **fields)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return status
 
     def _checkpoint(self) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        _save(self.folder / CHECKPOINT, {**state, "history": json.dumps(asdict(self.history))})
+        _save(self.folder / CHECKPOINT, {**state, "history": json.dumps(self.history.named(self.metric))})
 
     def _resume(self) -> None:
         """Go on from the checkpoint, unless weights are to be kept of an epoch it has passed without keeping them."""
         state = _load(self.folder / CHECKPOINT)
         if state is None:
             return
-        history = History(**json.loads(state["history"]))
+        history = History.read(json.loads(state["history"]), self.metric)
         passed = [epoch for epoch in self.spec.save_epochs if epoch <= len(history.test_loss)]
         if all((self.folder / weights_name(epoch)).is_file() for epoch in passed):
             self.model.load_state_dict(state["model"])
@@ -191,40 +163,74 @@ class _Run:
             self.history = history
 
 
+class Trained(NamedTuple):
+    """What an epoch of training was like.
+
+    Attributes:
+        loss: Mean over its examples, as they were before each step.
+        score: The metric over them, likewise.
+        steps: How many there were.
+    """
+
+    loss: float
+    score: float
+    steps: int
+
+
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors, order: torch.Generator, batch_size: int
-) -> tuple[float, float]:
-    """Train once over the data in an order drawn from `order`; batches are indexed, the last one may be smaller.
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    examples: Examples,
+    order: torch.Generator,
+    batch_size: int,
+    steps: int = 0,
+) -> Trained:
+    """Train one epoch.
+
+    Args:
+        model: In any mode.
+        optimizer: Of its parameters.
+        examples: To train on.
+        order: Draws the batches.
+        batch_size: Examples of a batch.
+        steps: Of the epoch, where the examples never run out.
 
     Returns:
-        Mean loss over the examples and share of correct predictions, both as they were before each step.
+        What it was like.
     """
     model.train()
-    total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
-    for batch in torch.randperm(len(tensors.train_labels), generator=order).split(batch_size):
-        labels = tensors.train_labels[batch]
-        logits = model(tensors.train_inputs.index_select(0, batch))
-        loss = F.cross_entropy(logits, labels)
+    total, tally = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    number = taken = 0
+    for inputs, targets in examples.batches(order, batch_size, steps):
+        outputs = model(inputs)
+        loss = examples.loss(outputs, targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        total += loss.detach() * len(batch)
-        correct += (logits.argmax(1) == labels).sum()
-    return total.item() / len(tensors.train_labels), correct.item() / len(tensors.train_labels)
+        total += loss.detach() * len(targets)
+        tally += examples.tally(outputs.detach(), targets).sum()
+        number, taken = number + len(targets), taken + 1
+    return Trained(total.item() / number, examples.score(tally.item() / number), taken)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, tensors: Tensors) -> tuple[Tensor, float]:
-    """Return the predicted classes `(n,)` and the mean loss over the evaluation part."""
+def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the outputs in eval mode: `(n, outputs)`."""
     model.eval()
-    logits = torch.cat([model(inputs) for inputs in tensors.test_inputs.split(EVALUATION_BATCH)])
-    return logits.argmax(1), F.cross_entropy(logits.double(), tensors.test_labels).item()
+    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
-def _initial_model(spec: RunSpec, tensors: Tensors) -> nn.Sequential:
-    model = build_mlp(spec.recipe, parse_choice(spec.activation), seed=spec.seed)
+def make_optimizer(model: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe."""
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=recipe.momentum, fused=True)
+
+
+def _initial_model(spec: RunSpec, examples: Examples) -> nn.Sequential:
+    model = build_model(spec.recipe, parse_choice(spec.activation), seed=spec.seed)
     if spec.initialization == "matched":
-        match_gains(model, input_square=tensors.train_inputs.square().mean().item(), seed=spec.seed)
+        match_gains(model, input_square=examples.input_square, seed=spec.seed)
     return model
 
 

@@ -16,7 +16,7 @@ class RateSearch:
 
     Attributes:
         tuning: Grid and number of trials.
-        scores: Mean validation accuracy in percent by rate; minus infinity where a run diverged.
+        scores: Mean validation score by rate; minus infinity where a run diverged.
     """
 
     tuning: Tuning

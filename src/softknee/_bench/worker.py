@@ -30,7 +30,7 @@ def main() -> None:
 
     for line in sys.stdin:
         job = Job.model_validate_json(line)
-        status = execute(job, lambda epoch, accuracy: send(event="epoch", epoch=epoch, accuracy=accuracy))
+        status = execute(job, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
         send(event="end", status=status)
 
 
