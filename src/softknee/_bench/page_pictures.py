@@ -32,13 +32,32 @@ def picture_galleries(files: StudyFiles, table: CellTable) -> list[Gallery]:
     if len(picture["axes"]) == 1:
         legend = [Key("the function", f"main hue-{TARGET}"), Key("the model", f"main hue-{FITTED}")]
         return [Gallery([Figure(_curve(picture, label, run), caption) for label, run, caption in shown], legend)]
-    target = Figure(_map(picture, picture["target"], "the right answer"), "the right answer", name=False)
-    maps = [Figure(_map(picture, run.get("drawn"), label), caption) for label, run, caption in shown]
+    answer: Sequence[float] = picture["target"]
+    heights = min(answer), max(answer)
+    target = Figure(_map(picture, answer, "the right answer", heights), "the right answer", name=False)
+    maps = [Figure(_map(picture, run.get("drawn"), label, heights), caption) for label, run, caption in shown]
     galleries = [Gallery([target, *maps])]
     if "classes" not in picture:
-        errors = [Figure(_error(picture, label, run), f"error of {label} · seed {run.seed}") for label, run, _ in shown]
-        galleries.append(Gallery(errors))
+        galleries.append(_errors(picture, [(label, run) for label, run, _ in shown]))
     return galleries
+
+
+def _errors(picture: Mapping[str, Any], runs: Sequence[tuple[str, Run]]) -> Gallery:
+    """Draw the errors of all models in the same colours."""
+    errors = [
+        [
+            None if value is None else value - right
+            for value, right in zip(run.get("drawn"), picture["target"], strict=True)
+        ]
+        for _, run in runs
+    ]
+    largest = max(abs(value) for error in errors for value in error if value is not None)
+    return Gallery(
+        [
+            Figure(_error(picture, error, label, (-largest, largest)), f"error of {label} · seed {run.seed}")
+            for error, (label, run) in zip(errors, runs, strict=True)
+        ]
+    )
 
 
 def _caption(label: str, run: Run, metric: Metric) -> str:
@@ -59,7 +78,7 @@ def _curve(picture: Mapping[str, Any], label: str, run: Run) -> Svg:
     )
 
 
-def _map(picture: Mapping[str, Any], values: Sequence[float | None], name: str) -> Svg:
+def _map(picture: Mapping[str, Any], values: Sequence[float | None], name: str, heights: tuple[float, float]) -> Svg:
     """Draw a function of the square, or classes and the middles of the Gaussians."""
     classes = picture.get("classes")
     what = "The class at each point" if classes else "The value at each point"
@@ -67,26 +86,28 @@ def _map(picture: Mapping[str, Any], values: Sequence[float | None], name: str) 
         _rows(picture, values),
         title=f"Domain: {name}",
         description=f"{what} of the domain.",
-        x=(picture["low"], picture["high"]),
-        y=(picture["low"], picture["high"]),
-        names=tuple(picture["axes"]),
+        **_axes(picture),
         palette="size" if classes else "sign",
+        heights=heights,
         contours=0 if classes else CONTOURS,
         points=[(x, y, text) for x, y, text in picture.get("marks", ())],
     )
 
 
-def _error(picture: Mapping[str, Any], label: str, run: Run) -> Svg:
-    pairs = zip(run.get("drawn"), picture["target"], strict=True)
+def _error(picture: Mapping[str, Any], error: Sequence[float | None], label: str, heights: tuple[float, float]) -> Svg:
     return field(
-        _rows(picture, [None if value is None else value - right for value, right in pairs]),
+        _rows(picture, error),
         title=f"Error of {label}",
         description="What the model gives, less the value of the function, at each point of the domain.",
-        x=(picture["low"], picture["high"]),
-        y=(picture["low"], picture["high"]),
-        names=tuple(picture["axes"]),
+        **_axes(picture),
         palette="sign",
+        heights=heights,
     )
+
+
+def _axes(picture: Mapping[str, Any]) -> dict[str, Any]:
+    ends = (picture["low"], picture["high"])
+    return {"x": ends, "y": ends, "names": tuple(picture["axes"])}
 
 
 def _rows(picture: Mapping[str, Any], values: Sequence[float | None]) -> list[Sequence[float | None]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Rows = Sequence[Sequence[float | None]]
 
 LEVELS = 16
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 64.0, 10.0, 36.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 74.0, 10.0, 36.0
 
 
 def field(
@@ -29,6 +29,7 @@ def field(
     names: tuple[str, str] = ("", ""),
     palette: Palette = "size",
     log: bool = False,
+    heights: tuple[float, float] | None = None,
     contours: int = 0,
     points: Sequence[tuple[float, float, str]] = (),
     size: tuple[float, float] = (420.0, 330.0),
@@ -44,6 +45,8 @@ def field(
         names: Titles of the axes.
         palette: `"size"`, or `"sign"` with 0 in the middle.
         log: Whether colours and contours follow the logarithm; what is not positive stays empty.
+        heights: The numbers of the first and the last colour, so that figures can be compared; by default the least and
+            the greatest there are.
         contours: Lines of equal height to draw, about.
         points: Marked places: x, y, text beside.
         size: Width and height in pixels.
@@ -53,7 +56,7 @@ def field(
     """
     kind: Kind = "log" if log else "linear"
     values = [v for row in rows for v in row if v is not None and math.isfinite(v) and (not log or v > 0)]
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    low, high = heights or (min(values, default=0.0), max(values, default=1.0))
     if low == high:
         low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
     height = Scale(low, high, 0.0, 1.0, kind)
@@ -95,7 +98,7 @@ def _cells(rows: Rows, height: Scale, palette: Palette, ends: tuple[float, float
     """Draw all cells of a colour as one path of strokes, a cell wide; neighbours in a row are one stroke."""
     strokes: dict[int, list[str]] = {}
     for j, row in enumerate(rows):
-        levels = [min(int(height(v) * LEVELS), LEVELS - 1) if v is not None and height.has(v) else -1 for v in row]
+        levels = [_level(height(v)) if v is not None and height.has(v) else -1 for v in row]
         start = 0
         for i in range(1, len(levels) + 1):
             if i == len(levels) or levels[i] != levels[start]:
@@ -107,6 +110,10 @@ def _cells(rows: Rows, height: Scale, palette: Palette, ends: tuple[float, float
         element("path", d="".join(moves), stroke=colour(palette, ends[0] + step * (level + 0.5)))
         for level, moves in sorted(strokes.items())
     ]
+
+
+def _level(part: float) -> int:
+    return min(max(int(part * LEVELS), 0), LEVELS - 1)
 
 
 def _contour(rows: Rows, level: float, x: tuple[float, float], y: tuple[float, float], across: Scale, up: Scale) -> str:
