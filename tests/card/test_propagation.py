@@ -160,3 +160,9 @@ def test_the_mean_and_a_text():
 def test_what_has_no_single_elements_is_refused():
     with pytest.raises(UsageError, match="Softmax is no function of single elements"):
         moments(nn.Softmax(1))
+
+
+@pytest.mark.parametrize("channels", [3, 50, 61])
+def test_values_may_round_otherwise_at_the_end_of_a_tensor(channels):
+    """Torch evaluates Mish in vectors, and what is left over one by one."""
+    assert gain(nn.Mish(), channels=channels).forward == pytest.approx(gain("mish").forward, abs=1e-9)
