@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from softknee._engine.plan import plan_of
+from softknee._engine.plan import broadcast, plan_of
 from softknee._engine.select import evaluate
 from softknee._errors import UsageError
 from softknee.functional._flow import carried, carried_within
@@ -65,28 +65,34 @@ def warp(
         UsageError: An argument is not as described.
     """
     ends = _checked_interval(interval)
-    _check(x, velocities, outside, time)
-    inner = outside == "identity"
+    _check("x", x, velocities, outside, time, channel_dim)
+    return _warped(x, velocities, ends, outside, time, channel_dim)
+
+
+def _warped(
+    x: Tensor, velocities: Tensor, interval: Interval, outside: Outside, time: float, channel_dim: int
+) -> Tensor:
+    (low, high), per_channel = interval, velocities.dim() > 1
+    within = outside == "identity"
     entries = velocities.movedim(-1, 0) * time
-    if inner:
-        entries = entries[1:-1]
-        if not len(entries):
-            return x.clone()
-    per_channel = velocities.dim() > 1
-    if per_channel:
-        _check_channels(x, len(velocities), channel_dim)
-    function = _identity_outside if inner else _affine_outside
+    if within:
+        # A single cell has no knots inside, and nothing moves.
+        entries = entries[1:-1] if len(entries) > 2 else 0 * entries[:1]
+    function = _identity_outside if within else _affine_outside
+    along = channel_dim % x.dim() if per_channel else None
+    if torch.compiler.is_compiling():
+        return function(x, broadcast(entries, x, vector=True, channel_dim=along), low, high)
     plan = plan_of(
         function,
         function,
         lengths=(len(entries), None, None),
         trained=(entries.requires_grad, False, False),
         per_channel=per_channel,
-        kinks=("low", "high") if inner else (),
+        kinks=("low", "high") if within else (),
         names=("velocities", "low", "high"),
         pieces=_PIECES[function],
     )
-    return evaluate(plan, x, [entries.contiguous(), *ends], channel_dim % x.dim() if per_channel else None, reach=ends)
+    return evaluate(plan, x, [entries.contiguous(), low, high], along, reach=(low, high))
 
 
 def inverse(
@@ -114,8 +120,9 @@ def inverse(
     Raises:
         UsageError: An argument is not as described.
     """
-    _check(y, velocities, outside, time)
-    return warp(y, velocities, interval, outside, -time, channel_dim=channel_dim)
+    ends = _checked_interval(interval)
+    _check("y", y, velocities, outside, time, channel_dim)
+    return _warped(y, velocities, ends, outside, -time, channel_dim)
 
 
 def velocities_of(theta: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0)) -> Tensor:
@@ -161,19 +168,20 @@ def theta_of(velocities: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0))
             fields that stand still at both ends, say, and velocities that do not.
     """
     low, high = _checked_interval(interval)
-    at_knots = _at_knots(basis).to(velocities.dtype)
+    at_knots = _at_knots(basis.double())
     if velocities.dim() not in {1, 2} or velocities.shape[-1] != len(at_knots):
         raise UsageError(
             f"velocities must be ({len(at_knots)},) or (channels, {len(at_knots)}) for this basis, "
             f"got {_shape(velocities)}"
         )
-    wanted = velocities / (high - low)
-    theta = torch.linalg.lstsq(at_knots, wanted.reshape(-1, len(at_knots)).T).solution
-    off = (at_knots @ theta - wanted.reshape(-1, len(at_knots)).T).detach().abs().max()
+    # One column a channel; in float64, in which equal velocities have equal coordinates.
+    wanted = (velocities.double() / (high - low)).reshape(-1, len(at_knots)).T
+    theta = torch.linalg.lstsq(at_knots, wanted).solution
+    off = (at_knots @ theta - wanted).detach().abs().max()
     if off > REACHED * wanted.detach().abs().max():
         raise UsageError(f"velocities must be those of a field that the basis reaches; the nearest is off by {off:.1g}")
     found: Tensor = theta.T.reshape(*velocities.shape[:-1], -1)
-    return found
+    return found.to(velocities.dtype)
 
 
 def _identity_outside(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
@@ -227,15 +235,15 @@ def _checked_interval(interval: Interval) -> Interval:
     return low, high
 
 
-def _check(x: Tensor, velocities: Tensor, outside: str, time: float) -> None:
+def _check(name: str, x: Tensor, velocities: Tensor, outside: str, time: float, channel_dim: int) -> None:
     """Refuse what is no input of a map.
 
     Raises:
         UsageError: Naming the argument, what was given and what is allowed.
     """
-    for name, tensor in (("x", x), ("velocities", velocities)):
+    for what, tensor in ((name, x), ("velocities", velocities)):
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise UsageError(f"{name} must be a tensor of floating-point numbers, got {_kind(tensor)}")
+            raise UsageError(f"{what} must be a tensor of floating-point numbers, got {_kind(tensor)}")
     if velocities.dim() not in {1, 2} or velocities.shape[-1] < 2:
         raise UsageError(
             f"velocities must be (N + 1,) or (channels, N + 1) for at least N = 1 cells, got {_shape(velocities)}"
@@ -244,6 +252,8 @@ def _check(x: Tensor, velocities: Tensor, outside: str, time: float) -> None:
         raise UsageError(f"outside must be 'identity' or 'affine', got {outside!r}")
     if not isinstance(time, int | float) or not math.isfinite(time):
         raise UsageError(f"time must be a finite number, got {time!r}")
+    if velocities.dim() > 1:
+        _check_channels(name, x, len(velocities), channel_dim)
     # Neither a compiler nor a transform has values to look at.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or velocities.is_meta:
         return
@@ -255,7 +265,7 @@ def _check(x: Tensor, velocities: Tensor, outside: str, time: float) -> None:
         )
 
 
-def _check_channels(x: Tensor, channels: int, channel_dim: int) -> None:
+def _check_channels(name: str, x: Tensor, channels: int, channel_dim: int) -> None:
     """Refuse tensors that have not as many channels as there are maps.
 
     Raises:
@@ -263,7 +273,7 @@ def _check_channels(x: Tensor, channels: int, channel_dim: int) -> None:
     """
     if not -x.dim() <= channel_dim < x.dim() or x.shape[channel_dim] != channels:
         raise UsageError(
-            f"velocities are for {channels} channels in dimension {channel_dim}, but x has the shape {_shape(x)}"
+            f"velocities are for {channels} channels in dimension {channel_dim}, but {name} has the shape {_shape(x)}"
         )
 
 

@@ -102,6 +102,10 @@ class Plan:
         self._kernels: dict[tuple[torch.dtype, str], Kernels] = {}
         self._compiles: dict[str, bool] = {}
 
+    def __deepcopy__(self, _: object) -> Plan:
+        """Return itself: it never changes, and what is compiled cannot be copied."""
+        return self
+
     @classmethod
     def numbered(cls, number: int) -> Plan:
         """Return the plan with a number of this process."""
@@ -233,8 +237,8 @@ class Plan:
                 found.add(float(kink(zero)))
             elif leaves is not None and all(name in places for name in kink.parameters):
                 entries = [leaves[places[name]].double() for name in kink.parameters]
-                first, *others = kink(zero.to(leaves.device).expand(leaves.shape[1]), *entries).unique().tolist()
-                if not others:
+                first, *others = kink(zero.to(leaves.device).expand(leaves.shape[1]), *entries).tolist()
+                if all(other == first for other in others):
                     found.add(first)
         return tuple(sorted(found))
 

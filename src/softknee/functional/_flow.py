@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,10 +108,18 @@ def carried(x: Tensor, velocities: Sequence[Tensor], low: Tensor, high: Tensor) 
 
     arrived = torch.where(leftward, cell - passed, cell + passed)
     before, after = _ends(arrived, velocities)
-    entry, entered = torch.where(leftward, arrived + 1, arrived), torch.where(leftward, after, before)
-    moved = passed > 0
-    x, velocity = torch.where(moved, knot(entry), x), torch.where(moved, entered, velocity)
-    return Carried(x + _way(velocity, (after - before) / width, time), cell + arrived)
+    moved, slope = passed > 0, (after - before) / width
+    # From the knot where they came in, or from where it is slowest if points of a cell gather: `1 + slope * ...`
+    # would cancel.
+    gathers = ~moved & (slope < -2 * SMALL_EXPONENT)
+    came_in, slow = torch.where(leftward, 1.0, 0.0), torch.where(after.abs() < before.abs(), 1.0, 0.0)
+    end = torch.where(moved, came_in, slow)
+    origin = knot(arrived + end)
+    off = torch.where(gathers, x - origin, 0.0)
+    place = torch.where(moved | gathers, origin, x)
+    velocity = torch.where(moved | gathers, torch.where(end > 0, after, before), velocity)
+    way, growth = _way(velocity, slope, time)
+    return Carried(place + way + off * growth, cell + arrived)
 
 
 def _ends(cell: Tensor, velocities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -122,13 +131,16 @@ def _ends(cell: Tensor, velocities: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return before, after
 
 
-def _way(velocity: Tensor, slope: Tensor, time: Tensor) -> Tensor:
-    """Return how far a point gets in some time: the integral of `velocity exp(slope t)`."""
-    half = 0.5 * slope * time
-    growth = torch.exp(half)
+def _way(velocity: Tensor, slope: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far a point gets in some time, the integral of `velocity exp(slope t)`, and how distances grow."""
+    # What stands still does so where others fly off beyond all numbers.
+    most = 0.49 * math.log(torch.finfo(velocity.dtype).max)
+    half = (0.5 * slope * time).clamp(max=most)
+    root = torch.exp(half)
     small = half.abs() < SMALL_EXPONENT
-    by_series = time * growth * _series(_SINH, torch.where(small, half, 0.0).square())
-    return velocity * torch.where(small, by_series, (growth.square() - 1) / torch.where(small, 1.0, slope))
+    by_series = time * root * _series(_SINH, torch.where(small, half, 0.0).square())
+    growth = root.square()
+    return velocity * torch.where(small, by_series, (growth - 1) / torch.where(small, 1.0, slope)), growth
 
 
 def _time(way: Tensor, start: Tensor, end: Tensor, slope: Tensor) -> Tensor:
@@ -137,7 +149,7 @@ def _time(way: Tensor, start: Tensor, end: Tensor, slope: Tensor) -> Tensor:
     From next to a zero it takes longer than there is time, and quotients would overflow.
     """
     least = torch.finfo(start.dtype).tiny ** LEAST
-    passes = start * end > least * end.square()
+    passes = (start * end > least * end.square()) & (way.abs() < NEVER * torch.maximum(start.abs(), end.abs()))
     start, end = torch.where(passes, start, 1.0), torch.where(passes, end, 1.0)
     difference = (end - start) / (end + start)
     small = difference.abs() < SMALL_DIFFERENCE

@@ -27,7 +27,7 @@ _WRITTEN: Mapping[str, str] = {
     "GatedMix": "gated_mix",
     **dict.fromkeys(("LinearMix", "ConvexMix", "AffineMix", "TAAF", "Blend"), "mixture"),
     **dict.fromkeys(("Diffeomorphic", "calibrate_intervals_"), "diffeomorphic"),
-    "published_ditac": "published_ditac",
+    "published_ditac": "published",
     "fit_": "fitting",
     "siren_init_": "siren",
 }

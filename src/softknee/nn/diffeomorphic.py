@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,10 +44,12 @@ class Diffeomorphic(Elementwise):
             high: Where it ends.
 
         Raises:
-            OptionError: They are not in order, or the activation has another interval in each channel.
+            OptionError: They are no finite numbers in order, or the activation has another interval in each channel.
         """
-        if not low < high:
-            raise OptionError(f"interval of {self.spec.name} must be two numbers in order, got {low:g}, {high:g}")
+        if not -math.inf < low < high < math.inf:
+            raise OptionError(
+                f"interval of {self.spec.name} must be two finite numbers in order, got {low:g}, {high:g}"
+            )
         if self.per_channel is not None:
             raise OptionError(f"{self.spec.name} has an interval for each channel; set its low and high yourself")
         new = {"low": low, "high": high, "bound": max(abs(low), abs(high))}
