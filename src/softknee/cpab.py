@@ -11,7 +11,7 @@ TPAMI 2017; Martinez, Viles, Olaizola: Closed-form diffeomorphic transformations
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ def _warped(
     function = _identity_outside if within else _affine_outside
     along = channel_dim % x.dim() if per_channel else None
     if torch.compiler.is_compiling():
-        return function(x, broadcast(entries, x, vector=True, channel_dim=along), low, high)
+        return function(x, cast("Sequence[Tensor]", broadcast(entries, x, vector=True, channel_dim=along)), low, high)
     plan = plan_of(
         function,
         function,
