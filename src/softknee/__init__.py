@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._version import __version__
 
 if TYPE_CHECKING:
-    from softknee import diagnostics, functional, integrations, nn, testing
+    from softknee import cpab, diagnostics, functional, integrations, nn, testing
     from softknee._bench.compare import bench
     from softknee._bench.study import Study
     from softknee._card.card import Card, card

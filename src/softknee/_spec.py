@@ -112,9 +112,9 @@ class Spec:
         dim: Dimension along which a vector function works, or in which the halves of a gated one lie, by default.
         gate_first: Whether the first half is the gate, by default.
         surrogate: Formula whose derivative the backward pass takes in place of the function's own, if it does.
-        statement: The function stated independently where no formula can: `(entries, *parameters) -> entries` of a vector
-            function, on lists of numbers, `(x, *parameters) -> y` of one element, on numbers of mpmath, so that it can
-            be evaluated to any number of digits. `formula` then is a description for people.
+        statement: The function stated independently where no formula can: `(entries, *parameters) -> entries` of a
+            vector function, on lists of numbers, `(x, *parameters) -> y` of one element, on numbers of mpmath, so that
+            it can be evaluated to any number of digits. `formula` then is a description for people.
         note: What a reader must know: choices that are ours, what the source leaves open, what a design guarantees.
         users: Well-known models that use it.
         kernel: The same function in the form that kernels are made from, where another is better there: with fewer
