@@ -1,8 +1,9 @@
 """DiTAC against GELU: time, memory and accuracy of the figures to reach.
 
 Everything in a row is timed in turn in one process on one thread; ratios are medians over the rounds of the ratios
-within a round. Forward and backward go through autograd, with all gradients. Velocities are drawn as the published code draws
-them ("default scale"), and move a little before every run, as an optimizer moves them: each run builds its table anew.
+within a round. Forward and backward go through autograd, with all gradients. Velocities are drawn as the published code
+draws them ("default scale"), and move a little before every run, as an optimizer moves them: each run builds its table
+anew.
 Memory is the growth of the resident set in a fresh process. Errors are against float64 as it is written.
 
 Usage: python benchmarks/ditac.py [--shape 64x256x16x16] [--rounds 9] [--skip-network]

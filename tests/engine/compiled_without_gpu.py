@@ -130,8 +130,9 @@ def call_pairs(formula, both, layout, *, per_channel):
 def tables():
     """Compile all lookups."""
     grid = Grid(origin=0.0, step=1 / 16, first=-64, bins=128)
-    for channels in (1, 3):
-        table = SimpleNamespace(grid=grid, rows=torch.zeros(channels, grid.bins, 4))
+    for channels, divided in product((1, 3), (False, True)):
+        entries = torch.full((channels, grid.bins), 1 << 20, dtype=torch.int32) if divided else None
+        table = SimpleNamespace(grid=grid, entries=entries, rows=torch.zeros(channels, grid.bins, 4))
         for dtype in DTYPES:
             for inner in (1, 5, 16):
                 layout = Layout(4, channels, inner, torch.contiguous_format)

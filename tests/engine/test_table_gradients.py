@@ -17,7 +17,8 @@ from torch.autograd import grad
 
 from softknee import nn
 from softknee._engine.differentiable import Evaluation
-from softknee._engine.grid import _tabulated, grid_over
+from softknee._engine.division import points_of
+from softknee._engine.grid import Table, _fitted, grid_over
 from softknee._engine.layout import Layout
 from softknee._engine.table import REACH, Tabulated
 
@@ -27,7 +28,9 @@ CPU = torch.device("cpu")
 def pulled_back(module, x, g, times):
     """The gradients of all entries by a table of so many times the coarsest grid's bins, nodes wherever they are."""
     plan, leaves = module._plans[0], leaves_of(module)
-    table, _ = _tabulated(plan, grid_over(*REACH, plan.knots).finer(times), leaves, CPU)
+    grid = grid_over(*REACH, plan.knots).finer(times)
+    points, found = _fitted(plan, points_of(grid, CPU), leaves)
+    table = Table(grid, None, found.rows, points, found.value_error, found.slope_error, accurate=True)
     layout = Layout(x.numel(), 1, 1, torch.contiguous_format)
     at = Evaluation(plan, Tabulated(table), layout, leaves, 0)
     return at.engine.gradient(at, (x,), g, (torch.empty_like(x),), sums=True)[:, 0]

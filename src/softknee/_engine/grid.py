@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
+from softknee._engine.division import MARGIN, division_for, points_of
 from softknee._engine.exact import pulled_back, slopes_at, values_at
-from softknee._engine.fit import PLACES, constant, fit
+from softknee._engine.fit import constant, fit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softknee._engine.division import Division, Points
+    from softknee._engine.fit import Fit, Scales
     from softknee._engine.plan import Plan
 
 COARSEST = 1 / 16
+# Of one channel, and of all together.
 MOST_BINS = 16384
-# Bins of all channels together.
-MOST_ROWS = 2**18
-# Bins are made narrower by so much more than the error found asks for.
-MARGIN = 1.03
-# How far inside, relative to the bin, and to the place: a formula rounds on its own way to where it bends.
-HAIR = 1e-6
-FLOAT_HAIR = 1.01 * torch.finfo(torch.float32).eps
+MOST_ROWS = 2**19
+# How many more rows bins of one width may take than divided ones, for a lookup that is cheaper by a quarter.
+EVEN = 2
+# Parts from which on all bins are made narrower first, by so much, for what needs them is narrower than a bin.
+CROWDED, NARROWER = 256, 4
+# Cells of a channel, of its bins, that all channels may have.
+LONGEST = 1.25
+# Moments from which on it pays to look for rows without any.
+MANY = 2**18
 # Steps by which a place may be off a node and still count as on it.
 ALIGNED = 1e-4
 # Moments g, g t, g t^2 of a bin (and one unused) to weights of the four places, by the quadratic through three.
@@ -61,34 +67,6 @@ class Grid:
     def high(self) -> float:
         """The last node."""
         return self.origin + self.step * (self.first + self.bins)
-
-
-class Points(NamedTuple):
-    """Where a formula is evaluated on a grid.
-
-    Attributes:
-        places: `(bins, 4)`, a hair inside each bin, so that a kink at a node has its own slope on either side.
-        ends: `(bins, 2)`, the first and the last of them.
-        offsets: `(bins, 4)` by how much they are off from `PLACES` in the bin.
-        distances: `(bins,)`, the largest distance of each bin from zero.
-    """
-
-    places: Tensor
-    ends: Tensor
-    offsets: Tensor
-    distances: Tensor
-
-
-@lru_cache(maxsize=128)
-def points_of(grid: Grid, device: torch.device) -> Points:
-    """Return where the formula is evaluated on a grid, float32 on a device."""
-    kind: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
-    steps = torch.arange(grid.first, grid.first + grid.bins, **kind)
-    exact = grid.origin + grid.step * (steps[:, None] + torch.tensor(PLACES, **kind))
-    inward = torch.tensor([1.0, 0.0, 0.0, -1.0], **kind)
-    places = (exact + inward * (HAIR * grid.step + FLOAT_HAIR * exact.abs())).float()
-    parts = (places, places[:, ::3].contiguous(), (places - exact).float(), places.abs().amax(-1))
-    return Points(*(part.to(device) for part in parts))
 
 
 def grid_over(low: float, high: float, bends: tuple[float, ...] = ()) -> Grid:
@@ -127,14 +105,17 @@ class Table:
 
     Attributes:
         grid: Where.
-        rows: `(channels, bins, 4)` float32 coefficients of 1, t, t^2, t^3, with t in [0, 1] across a bin.
-        points: `(channels, bins * 4)` where the formula was evaluated.
+        entries: `(channels, bins)` int32: how many cells a bin is divided into, and the first row of them; None where
+            none is.
+        rows: `(channels, rows, 4)` float32 coefficients of 1, t, t^2, t^3, with t in [0, 1] across a bin or cell.
+        points: `(channels, rows * 4)` where the formula was evaluated.
         value_error: No value inside the grid errs by more.
-        slope_error: No slope inside the grid errs by more, except within bins that hold a kink.
+        slope_error: No slope inside the grid errs by more, except within bins that hold a kink or the end of a piece.
         accurate: Whether both are within tolerance.
     """
 
     grid: Grid
+    entries: Tensor | None
     rows: Tensor
     points: Tensor
     value_error: float
@@ -144,12 +125,19 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Memory it takes."""
-        return self.rows.nbytes + self.points.nbytes
+        return self.rows.nbytes + self.points.nbytes + (0 if self.entries is None else self.entries.nbytes)
 
     def pull_back(self, plan: Plan, moments: Tensor, leaves: Tensor | None) -> Tensor | None:
-        """Return the gradients of the trained entries from the moments of the incoming gradient in each bin."""
+        """Return the gradients of the trained entries from the moments of the incoming gradient in each row."""
+        points, rows = self.points, moments.shape[1]
+        if moments.numel() > MANY:
+            # Most rows are met by no element. One is kept whatever it has: kernels take no empty channels.
+            met = (moments != 0).any(-1).any(0)
+            met[0] = True
+            points = points.view(-1, rows, 4)[:, met].flatten(1)
+            moments = moments[:, met]
         weights = torch.matmul(moments, constant(_TO_WEIGHTS, moments.device)).flatten(1)
-        return pulled_back(plan, self.points, weights, leaves)[1]
+        return pulled_back(plan, points, weights, leaves)[1]
 
 
 def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], device: torch.device) -> Table:
@@ -166,27 +154,56 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
     Returns:
         The table; its `accurate` tells whether it is fine enough.
     """
-    coarsest = grid_over(*reach, plan.bends(leaves))
-    channels = 1 if leaves is None else leaves.shape[1]
-    most = max(1, min(MOST_BINS, MOST_ROWS // channels) // coarsest.bins)
-    times = 1
+    coarsest, times = grid_over(*reach, plan.bends(leaves)), 1
+    most = min(MOST_BINS, MOST_ROWS // _channels(leaves))
     while True:
-        table, excess = _tabulated(plan, coarsest.finer(times), leaves, device)
-        if excess <= 1 or times == most:
-            return table
-        # The slope errs by the third power of the step.
-        times = min(most, max(times + 1, math.ceil(times * MARGIN * excess ** (1 / 3))))
+        grid = coarsest.finer(times)
+        points, found = _fitted(plan, points_of(grid, device), leaves)
+        # Nothing gets finite by a finer grid.
+        if found.excess <= 1 or not math.isfinite(found.excess):
+            break
+        division, room = division_for(grid, found), most - grid.bins
+        narrowest = int(division.parts.amax())
+        finer = max(times + 1, min(times * narrowest, math.ceil(times * MARGIN * found.excess ** (1 / 3))))
+        if narrowest > 1 and finer * coarsest.bins <= min(most, EVEN * (grid.bins + division.longest)):
+            times = finer
+        elif narrowest > CROWDED and NARROWER * grid.bins <= most // NARROWER:
+            times *= NARROWER
+        else:
+            # The rows of channels are as many as those of the longest.
+            divided = division.capped(min(room, int(LONGEST * grid.bins)) if len(division.parts) > 1 else room)
+            if divided.longest:
+                return _divided(plan, leaves, divided, points, found, room)
+            break
+    return Table(grid, None, found.rows, points, found.value_error, found.slope_error, accurate=found.excess <= 1)
 
 
-def _tabulated(plan: Plan, grid: Grid, leaves: Tensor | None, device: torch.device) -> tuple[Table, float]:
-    """Return the table on a grid, and by which factor the worse of its two errors exceeds its tolerance."""
-    channels = 1 if leaves is None else leaves.shape[1]
-    where = points_of(grid, device)
-    points = where.places.flatten().expand(channels, -1).contiguous()
-    ends = where.ends.flatten().expand(channels, -1).contiguous()
-    values = values_at(plan, ends, leaves).view(channels, *where.ends.shape)
-    slopes = slopes_at(plan, points, leaves).view(channels, *where.places.shape)
-    found = fit(values, slopes, where.offsets, where.distances, grid.step)
-    table = Table(grid, found.rows, points, found.value_error, found.slope_error, accurate=found.excess <= 1)
-    # Nothing gets finite by a finer grid.
-    return table, found.excess if math.isfinite(found.excess) else 1.0
+def _divided(plan: Plan, leaves: Tensor | None, division: Division, points: Tensor, found: Fit, room: int) -> Table:
+    """Return the table of bins of which some are divided, into more parts as long as they err too much."""
+    scales = found.scales
+    while True:
+        entries, where = division.cells()
+        cells, fine = _fitted(plan, where, leaves, scales)
+        if fine.excess <= 1 or not math.isfinite(fine.excess):
+            break
+        finer = division.finer(fine.errors)
+        if finer.longest > room or torch.equal(finer.parts, division.parts):
+            break
+        division, scales = finer, fine.scales
+    rows, points = torch.cat((found.rows, fine.rows), 1), torch.cat((points, cells), 1)
+    errors = (max(division.value_error, fine.value_error), max(division.slope_error, fine.slope_error))
+    return Table(division.grid, entries, rows, points, *errors, accurate=fine.excess <= 1)
+
+
+def _fitted(plan: Plan, where: Points, leaves: Tensor | None, scales: Scales | None = None) -> tuple[Tensor, Fit]:
+    """Return the points of all channels, `(channels, bins * 4)`, and cubics from what the formula gives there."""
+    channels = _channels(leaves)
+    points, ends = (part.flatten(1).expand(channels, -1).contiguous() for part in (where.places, where.ends))
+    values = values_at(plan, ends, leaves).view(channels, -1, 2)
+    slopes = slopes_at(plan, points, leaves).view(channels, -1, 4)
+    pieces = None if plan.pieces is None else values_at(plan.pieces, ends, leaves).view_as(values)
+    return points, fit(values, slopes, where, pieces, scales)
+
+
+def _channels(leaves: Tensor | None) -> int:
+    return 1 if leaves is None else leaves.shape[1]

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from softknee._engine.build import DTYPES, NATIVE, NoCompiler, load
+from softknee._engine.division import ROW_BITS, ROW_MASK
 from softknee._engine.triton_check import trouble
 
 if TYPE_CHECKING:
-    from softknee._engine.grid import Grid, Table
+    from softknee._engine.grid import Table
     from softknee._engine.layout import Layout
 
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
-_RUN: Any = (*[_POINTER] * 5, _FLOAT, _FLOAT, _INT, _INT, _LONG, _LONG, _LONG, _INT)
+_RUN: Any = (*[_POINTER] * 6, _FLOAT, _FLOAT, _INT, _INT, *[_LONG] * 4, _INT)
 _OUTSIDE: Any = (_POINTER, _POINTER, _FLOAT, _FLOAT, _INT, _INT, _LONG)
 
 
@@ -47,7 +48,7 @@ def look_up_gradient(
         x: Dense.
         g: In the same order.
         out: In the same order, may be `g`; receives `g` itself where `x` is outside the grid.
-        moments: `(channels, bins, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each bin.
+        moments: `(channels, rows, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each bin or cell.
 
     Returns:
         As `look_up`.
@@ -70,8 +71,10 @@ def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, m
         None if g is None else g.data_ptr(),
         y.data_ptr(),
         table.rows.data_ptr(),
+        None if table.entries is None else table.entries.data_ptr(),
         None if moments is None else moments.data_ptr(),
         *place,
+        table.rows.shape[1],
         layout.outer,
         layout.channels,
         layout.inner,
@@ -101,18 +104,17 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 def _run_in_torch(
     table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, moments: Tensor | None
 ) -> Tensor | None:
-    grid, shape = table.grid, (layout.outer, layout.channels, layout.inner)
+    shape = (layout.outer, layout.channels, layout.inner)
     flat = in_memory_order(x, layout.memory_format)
-    inside, bins, t = _located(grid, flat.float())
     channel = torch.arange(layout.channels, device=x.device).view(-1, 1).expand(shape).reshape(-1)
-    row = bins + channel * grid.bins
+    inside, row, t, per_width = located(table, flat.float(), channel)
     c0, c1, c2, c3 = table.rows.view(-1, 4)[row].unbind(1)
     kept = torch.zeros_like(t)
     if g is None:
         result = c0 + t * (c1 + t * (c2 + t * c3))
     else:
         weight = in_memory_order(g, layout.memory_format).float() * inside
-        result = weight * (1 / grid.step) * (c1 + t * (2 * c2 + t * (3 * c3)))
+        result = weight * per_width * (c1 + t * (2 * c2 + t * (3 * c3)))
         kept = in_memory_order(g, layout.memory_format).float()
         if moments is not None:
             parts = torch.stack([weight, weight * t, weight * t * t, torch.zeros_like(t)], 1)
@@ -126,13 +128,30 @@ def _run_in_torch(
     return outside if len(outside) else None
 
 
-def _located(grid: Grid, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whether each element is inside the grid, its bin, and its place within it."""
+def located(table: Table, x: Tensor, channel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find elements in a table.
+
+    Args:
+        table: With one table for each channel.
+        x: `(elements,)` float32.
+        channel: `(elements,)` of each.
+
+    Returns:
+        Whether each element is inside the grid, its row, its place in the bin or cell of that, from 0 to 1, and one
+        over the width of it.
+    """
+    grid = table.grid
     u = (x - grid.origin) * (1 / grid.step)
     inside = (u >= grid.first) & (u <= grid.first + grid.bins)
     u = torch.where(inside, u, float(grid.first))
     whole = u.floor().clamp(max=grid.first + grid.bins - 1)
-    return inside, whole.long() - grid.first, u - whole
+    bins, t = whole.long() - grid.first, u - whole
+    if table.entries is None:
+        return inside, bins + channel * grid.bins, t, torch.full_like(t, 1 / grid.step)
+    entries = table.entries.view(-1)[bins + channel * grid.bins]
+    parts = (entries >> ROW_BITS).float()
+    cell = torch.minimum((t * parts).floor(), parts - 1)
+    return inside, (entries & ROW_MASK).long() + cell.long(), t * parts - cell, parts / grid.step
 
 
 def in_memory_order(x: Tensor, memory_format: torch.memory_format) -> Tensor:

@@ -80,7 +80,7 @@ def _evaluation(
     x, memory_format = dense(x)
     layout = layout_of(x, memory_format, None if channel_dim == SHARED else channel_dim)
     named = Plan.numbered(plan)
-    large = pays_off(named, x.numel() // layout.channels) or not named.compiles(x.device.type)
+    large = pays_off(named, x.numel(), layout.channels) or not named.compiles(x.device.type)
     low, high = reach
     call = Call(named, table_or_kernels if large else fused_engine, layout, channel_dim, (low, high))
     return x, call.at(values, x.device)

@@ -158,7 +158,7 @@ def prepare(
     engine_of: Callable[..., Engine] = fused_engine
     if tabulates:
         engine_of = _table_engine
-    elif wanted == "auto" and pays_off(plan, size // layout.channels):
+    elif wanted == "auto" and pays_off(plan, size, layout.channels):
         engine_of = table_or_kernels
     return laid, Call(plan, engine_of, layout, channel_dim, reach)
 

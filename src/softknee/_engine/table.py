@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 REACH = (-8.0, 8.0)
 # Vector instructions for an element, forward and backward, from which on a table is cheaper.
 EXPENSIVE = 150
-# Elements that a table must serve for each vector instruction of its formula, to be worth building.
-SIZE_A_PRICE = 50
+# Elements of a channel that are as dear as its rows; and what building and looking up cost besides, in vector
+# instructions: less where pieces are known, for tables of these are divided rather than made finer as a whole.
+ROWS_OF_A_TABLE, COST_OF_A_TABLE, COST_IN_PIECES = 2**13, 8 * 10**7, 2 * 10**7
 # Bytes of tables of recent parameter values: sites that share parameters, and evaluation, find them ready.
 REMEMBERED = 64 * 2**20
 _recent: OrderedDict[tuple[object, ...], Table] = OrderedDict()
@@ -94,18 +95,22 @@ class Tabulated:
         return total
 
 
-def pays_off(plan: Plan, size: int) -> bool:
-    """Whether a table is cheaper than kernels for so many elements that share their parameters.
+def pays_off(plan: Plan, size: int, channels: int = 1) -> bool:
+    """Whether a table is cheaper than kernels.
 
     Args:
         plan: The activation.
         size: The elements.
+        channels: Those with parameters of their own.
 
     Returns:
         True where the formula is expensive and the elements make up for building the table.
     """
     price = plan.price or 0
-    return plan.has_tables and price > EXPENSIVE and size > price * SIZE_A_PRICE
+    if not plan.has_tables or price <= EXPENSIVE:
+        return False
+    cost = COST_OF_A_TABLE if plan.pieces is None else COST_IN_PIECES
+    return size > channels * ROWS_OF_A_TABLE + cost // price
 
 
 def table_or_kernels(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Engine:

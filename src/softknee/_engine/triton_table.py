@@ -41,8 +41,36 @@ OPTIONS = {"enable_fp_fusion": True}
 
 
 @triton.jit
-def _located(x_at, flags_at, count: tl.int64, origin, per_step, first, bins, even: tl.constexpr, width: tl.constexpr):
-    """Return where elements lie: flat start, lanes that are real and those inside the grid, bins, and places therein.
+def _channel(start, lane, channels, inner, large: tl.constexpr):
+    """Return the channels of elements; divisions are in 32 bits where a sample is not larger than that."""
+    sample = channels * inner
+    place = start % sample
+    if not large:
+        place = place.to(tl.int32)
+        inner = inner.to(tl.int32)
+        channels = channels.to(tl.int32)
+    return (place + lane) // inner % channels
+
+
+@triton.jit
+def _located(
+    x_at,
+    entries_at,
+    flags_at,
+    count: tl.int64,
+    channels,
+    inner,
+    origin,
+    per_step,
+    first,
+    bins,
+    even: tl.constexpr,
+    large: tl.constexpr,
+    per_channel: tl.constexpr,
+    divided: tl.constexpr,
+    width: tl.constexpr,
+):
+    """Return where elements lie: flat start, lanes that are real and those inside the grid, rows, places, 1 / widths.
 
     A program with elements outside sets its flag; several lanes may, to the same value.
     """
@@ -61,19 +89,21 @@ def _located(x_at, flags_at, count: tl.int64, origin, per_step, first, bins, eve
     whole = tl.where(whole > low, whole, low)
     whole = tl.where(whole < last, whole, last)
     tl.store(flags_at + program + lane * 0, 1, mask=real & ~inside)
-    return start, lane, real, inside, whole.to(tl.int32) - first, tl.where(inside, u - whole, 0.0)
-
-
-@triton.jit
-def _channel(start, lane, channels, inner, large: tl.constexpr):
-    """Return the channels of elements; divisions are in 32 bits where a sample is not larger than that."""
-    sample = channels * inner
-    place = start % sample
-    if not large:
-        place = place.to(tl.int32)
-        inner = inner.to(tl.int32)
-        channels = channels.to(tl.int32)
-    return (place + lane) // inner % channels
+    row = whole.to(tl.int32) - first
+    if per_channel:
+        row += _channel(start, lane, channels, inner, large) * bins
+    t = tl.where(inside, u - whole, 0.0)
+    per_width = tl.zeros([width], tl.float32) + per_step
+    if divided:
+        entry = tl.load(entries_at + row)
+        # As `ROW_BITS` in division.py has it.
+        parts = (entry >> 20).to(tl.float32)
+        cell = tl.floor(t * parts)
+        cell = tl.where(cell < parts - 1, cell, parts - 1)
+        row = (entry & 0xFFFFF) + cell.to(tl.int32)
+        t = t * parts - cell
+        per_width = per_width * parts
+    return start, lane, real, inside, row, t, per_width
 
 
 @triton.jit
@@ -87,6 +117,7 @@ def _values(
     x_at,
     y_at,
     rows_at,
+    entries_at,
     flags_at,
     count: tl.int64,
     channels: tl.int64,
@@ -98,23 +129,39 @@ def _values(
     even: tl.constexpr,
     large: tl.constexpr,
     per_channel: tl.constexpr,
+    divided: tl.constexpr,
     width: tl.constexpr,
 ):
     """Write values, and zero outside the grid."""
-    start, lane, real, inside, row, t = _located(x_at, flags_at, count, origin, per_step, first, bins, even, width)
-    if per_channel:
-        row += _channel(start, lane, channels, inner, large) * bins
+    start, lane, real, inside, row, t, _ = _located(
+        x_at,
+        entries_at,
+        flags_at,
+        count,
+        channels,
+        inner,
+        origin,
+        per_step,
+        first,
+        bins,
+        even,
+        large,
+        per_channel,
+        divided,
+        width,
+    )
     at = rows_at + row.to(tl.int64) * 4
     y = tl.load(at) + t * (tl.load(at + 1) + t * (tl.load(at + 2) + t * tl.load(at + 3)))
     tl.store(y_at + start + lane, tl.where(inside, y, 0.0), mask=real)
 
 
-@triton.jit(do_not_specialize=["count", "channels", "inner", "first", "bins", "copies"])
+@triton.jit(do_not_specialize=["count", "channels", "inner", "first", "bins", "rows", "copies"])
 def _slopes(
     x_at,
     g_at,
     y_at,
     rows_at,
+    entries_at,
     flags_at,
     moments_at,
     unit_at,
@@ -125,23 +172,39 @@ def _slopes(
     per_step: tl.float32,
     first: tl.int32,
     bins: tl.int32,
+    rows: tl.int32,
     copies: tl.int32,
     even: tl.constexpr,
     large: tl.constexpr,
     per_channel: tl.constexpr,
+    divided: tl.constexpr,
     gather: tl.constexpr,
     width: tl.constexpr,
 ):
     """Write g times slopes, and g itself outside the grid; gather the moments of what is inside."""
-    start, lane, real, inside, row, t = _located(x_at, flags_at, count, origin, per_step, first, bins, even, width)
+    start, lane, real, inside, row, t, per_width = _located(
+        x_at,
+        entries_at,
+        flags_at,
+        count,
+        channels,
+        inner,
+        origin,
+        per_step,
+        first,
+        bins,
+        even,
+        large,
+        per_channel,
+        divided,
+        width,
+    )
     g = tl.load(g_at + start + lane, mask=real).to(tl.float32)
-    if per_channel:
-        row += _channel(start, lane, channels, inner, large) * bins
     at = rows_at + row.to(tl.int64) * 4
     slope = tl.load(at + 1) + t * (2.0 * tl.load(at + 2) + t * (3.0 * tl.load(at + 3)))
     if gather:
         unit = tl.load(unit_at)
-        copy = (tl.program_id(0) % copies).to(tl.int64) * channels * bins
+        copy = (tl.program_id(0) % copies).to(tl.int64) * rows
         to = moments_at + (copy + row) * 3
         met = real & inside
         gt = g * t
@@ -149,7 +212,7 @@ def _slopes(
         tl.atomic_add(to + 1, _fixed(gt, unit), mask=met, sem="relaxed")
         tl.atomic_add(to + 2, _fixed(gt * t, unit), mask=met, sem="relaxed")
     # Comes last, for it may be written over g.
-    tl.store(y_at + start + lane, tl.where(inside, g * per_step * slope, g), mask=real)
+    tl.store(y_at + start + lane, tl.where(inside, g * per_width * slope, g), mask=real)
 
 
 def run_table(
@@ -163,7 +226,7 @@ def run_table(
         x: Dense, on a GPU.
         g: Incoming gradient in the same order; None for values.
         y: In the same order, may be `g`; receives values, zero outside the grid, or `g` times slopes, `g` outside.
-        moments: `(channels, bins, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each bin, and zero.
+        moments: `(channels, rows, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each row, and zero.
 
     Returns:
         Flat positions, in memory order, of the elements outside, None where there are none.
@@ -171,7 +234,9 @@ def run_table(
     count, (_, channels, inner) = x.numel(), layout[:3]
     programs = -(-count // BLOCK)
     flags = torch.zeros(programs, dtype=torch.int8, device=x.device)
+    divided = table.entries is not None
     given: dict[str, Any] = {"x_at": x, "y_at": y, "rows_at": table.rows, "flags_at": flags, **_place(table.grid)}
+    given |= {"entries_at": table.entries if divided else table.rows, "divided": divided}
     given |= {"count": count, "channels": channels, "inner": inner, "even": count % EVEN == 0, "width": BLOCK}
     given |= {"per_channel": channels > 1, "large": channels * inner > LARGE}
     with torch.cuda.device_of(x):
@@ -179,7 +244,8 @@ def run_table(
             _values[(programs,)](**given, **OPTIONS)
         else:
             gathered, unit = (table.rows, x) if moments is None else _accumulators(table, g)
-            given |= {"g_at": g, "moments_at": gathered, "unit_at": unit, "copies": len(gathered)}
+            given |= {"g_at": g, "moments_at": gathered, "unit_at": unit}
+            given |= {"rows": table.rows.numel() // 4, "copies": len(gathered)}
             _slopes[(programs,)](**given, gather=moments is not None, **OPTIONS)
             if moments is not None:
                 moments[..., :3] = gathered.sum(0).double() / unit.double()
@@ -192,7 +258,7 @@ def _place(grid: Grid) -> dict[str, float]:
 
 
 def _accumulators(table: Table, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Return zeroed moments, `(copies, channels, bins, 3)`, and how many of their units make 1, a power of two."""
+    """Return zeroed moments, `(copies, channels, rows, 3)`, and how many of their units make 1, a power of two."""
     rows = table.rows.shape[:2]
     copies = max(1, min(MOST_COPIES, COPIED_ROWS // rows.numel()))
     peak = torch.stack(torch.aminmax(g)).float().abs().amax()
