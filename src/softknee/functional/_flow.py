@@ -149,7 +149,9 @@ def _time(way: Tensor, start: Tensor, end: Tensor, slope: Tensor) -> Tensor:
     From next to a zero it takes longer than there is time, and quotients would overflow.
     """
     least = torch.finfo(start.dtype).tiny ** LEAST
-    passes = (start * end > least * end.square()) & (way.abs() < NEVER * torch.maximum(start.abs(), end.abs()))
+    # One comparison after the other: compilers do not vectorize choices by two of parameters at once.
+    in_time = way.abs() < NEVER * torch.maximum(start.abs(), end.abs())
+    passes = torch.where(in_time, start * end, 0.0) > least * end.square()
     start, end = torch.where(passes, start, 1.0), torch.where(passes, end, 1.0)
     difference = (end - start) / (end + start)
     small = difference.abs() < SMALL_DIFFERENCE
