@@ -18,9 +18,10 @@ from torch import Tensor
 
 from softknee._engine.plan import broadcast, plan_of
 from softknee._engine.select import evaluate
+from softknee._engine.table import REACH
 from softknee._errors import UsageError
-from softknee.functional._flow import carried, carried_within
-from softknee.functional._intervals import as_tensor, entries_of
+from softknee.functional._flow import carried_everywhere, carried_within
+from softknee.functional._precision import widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +93,9 @@ def _warped(
         names=("velocities", "low", "high"),
         pieces=_PIECES[function],
     )
-    return evaluate(plan, x, [entries.contiguous(), low, high], along, reach=(low, high))
+    # What is outside of a table is evaluated one by one.
+    reach = (min(2 * low - high, REACH[0]), max(2 * high - low, REACH[1]))
+    return evaluate(plan, x, [entries.contiguous(), low, high], along, reach=reach)
 
 
 def inverse(
@@ -145,6 +148,8 @@ def velocities_of(theta: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0))
     """
     low, high = _checked_interval(interval)
     at_knots = _at_knots(basis)
+    if not isinstance(theta, Tensor) or not theta.is_floating_point():
+        raise UsageError(f"theta must be a tensor of floating-point numbers, got {_kind(theta)}")
     if theta.dim() not in {1, 2} or theta.shape[-1] != basis.shape[1]:
         raise UsageError(
             f"theta must be ({basis.shape[1]},) or (channels, {basis.shape[1]}) for this basis, got {_shape(theta)}"
@@ -174,6 +179,8 @@ def theta_of(velocities: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0))
             f"velocities must be ({len(at_knots)},) or (channels, {len(at_knots)}) for this basis, "
             f"got {_shape(velocities)}"
         )
+    if not velocities.detach().isfinite().all():
+        raise UsageError("velocities must be finite, got some that are not")
     # One column a channel; in float64, in which equal velocities have equal coordinates.
     wanted = (velocities.double() / (high - low)).reshape(-1, len(at_knots)).T
     theta = torch.linalg.lstsq(at_knots, wanted).solution
@@ -185,11 +192,11 @@ def theta_of(velocities: Tensor, basis: Tensor, interval: Interval = (0.0, 1.0))
 
 
 def _identity_outside(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
-    return carried_within(x, velocities, low, high).place.to(x.dtype)
+    return carried_within(widened(x), velocities, low, high).place.to(x.dtype)
 
 
 def _affine_outside(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
-    return carried(x, entries_of(velocities, x), as_tensor(low, x), as_tensor(high, x)).place
+    return carried_everywhere(widened(x), velocities, low, high).place.to(x.dtype)
 
 
 def _pieces_within(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
@@ -197,7 +204,7 @@ def _pieces_within(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float,
 
 
 def _pieces(x: Tensor, velocities: Sequence[Tensor], low: Tensor | float, high: Tensor | float) -> Tensor:
-    return carried(x, entries_of(velocities, x), as_tensor(low, x), as_tensor(high, x)).piece
+    return carried_everywhere(x, velocities, low, high).piece
 
 
 _PIECES: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
@@ -228,7 +235,7 @@ def _checked_interval(interval: Interval) -> Interval:
     """
     try:
         low, high = map(float, interval)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low, high = math.nan, math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"interval must be two finite numbers (a, b) with a < b, got {interval!r}")

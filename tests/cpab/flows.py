@@ -7,8 +7,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 MP = mpmath.mp.clone()
-MP.dps = 60
-STEP, FEWEST = MP.mpf("1e-20"), MP.mpf("1e-50")
+MP.dps = 120
+STEP, FEWEST = MP.mpf("1e-45"), MP.mpf("1e-100")
 
 
 def carried_exactly(x, velocities, interval, time):
@@ -41,7 +41,7 @@ def carried_exactly(x, velocities, interval, time):
 
 
 def derivatives_exactly(x, velocities, interval, time):
-    """`dT/dx` and `dT/dv` by central differences of `carried_exactly`, right to some 35 digits where `T` is C2."""
+    """`dT/dx` and `dT/dv` by central differences of `carried_exactly`, right to some 45 digits where `T` is C2."""
 
     def difference(at):
         return (at(STEP) - at(-STEP)) / (2 * STEP)

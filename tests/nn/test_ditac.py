@@ -156,8 +156,8 @@ def test_intervals_for_each_channel():
     for k in range(2):
         one = sk.nn.DiTAC(low=low[k].item(), high=high[k].item(), velocities=velocities_for("ditac")).double()
         assert torch.allclose(act(x)[:, k], one(x[:, k]), rtol=1e-14, atol=1e-15)
-    with pytest.raises(OptionError, match="has an interval for each channel"):
-        act.set_interval(0.0, 1.0)
+    act.set_interval(-2.0, 1.0)
+    assert (act.low.tolist(), act.high.tolist()) == ([-2.0, -2.0], [1.0, 1.0])
 
 
 def test_few_parameters():

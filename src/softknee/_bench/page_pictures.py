@@ -51,7 +51,7 @@ def _errors(picture: Mapping[str, Any], runs: Sequence[tuple[str, Run]]) -> Gall
         ]
         for _, run in runs
     ]
-    largest = max(abs(value) for error in errors for value in error if value is not None)
+    largest = max((abs(value) for error in errors for value in error if value is not None), default=1.0)
     return Gallery(
         [
             Figure(_error(picture, error, label, (-largest, largest)), f"error of {label} · seed {run.seed}")

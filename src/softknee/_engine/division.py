@@ -33,7 +33,7 @@ FEWEST_NUMBERS = 16 * torch.finfo(torch.float32).eps
 # Bins are made narrower by so much more than the error found asks for, and the more where that did not suffice.
 MARGIN, LARGER_MARGIN = 1.03, 1.15
 # Fewer parts are tried one after the other, in this ratio.
-CAPPED = 0.8
+CAPPED, FEWEST_PARTS = 0.8, 2.0
 
 
 class Points(NamedTuple):
@@ -95,8 +95,9 @@ class Division(NamedTuple):
     def capped(self, room: int) -> Division:
         """Return the division where channels with more cells than that have fewer parts of the bins that have most."""
         parts, longest, most = self.parts, self.longest, float(MOST_PARTS)
-        while longest > room and most > 1:
-            most *= CAPPED
+        # A divided bin stays divided, for nobody looks at the errors of whole ones again.
+        while longest > room and most > FEWEST_PARTS:
+            most = max(FEWEST_PARTS, most * CAPPED)
             over = (_lengths(parts) > room)[:, None]
             parts = torch.where(over, parts.clamp(max=int(most)), parts)
             longest = int(_lengths(parts).amax())
@@ -164,7 +165,8 @@ def _lengths(parts: Tensor) -> Tensor:
 
 def _needed(grid: Grid, parts: Tensor, errors: Tensor, margin: float) -> Tensor:
     """Return how many parts suffice where so many err by that much, `(..., 2)` smooth and not."""
-    nodes = grid.origin + grid.step * (grid.first + torch.arange(grid.bins + 1, device=parts.device))
+    steps = torch.arange(grid.bins + 1, dtype=torch.float64, device=parts.device)
+    nodes = grid.origin + grid.step * (grid.first + steps)
     sizes = torch.maximum(nodes[1:].abs(), nodes[:-1].abs())
     limit = (grid.step / (FEWEST_NUMBERS * sizes + TINY)).clamp(1, MOST_PARTS).floor()
     smooth, joined = errors.clamp(min=1).unbind(-1)
@@ -210,7 +212,7 @@ def _cells_in_torch(division: Division) -> tuple[Tensor, Points]:
 def _finer_in_torch(division: Division, errors: Tensor) -> Tensor:
     parts = division.parts
     owners = _owners(division)[0][..., None].expand(-1, -1, 2)
-    worst = torch.zeros(len(parts), parts.shape[1] + 1, 2, device=parts.device)
+    worst = torch.zeros(len(parts), parts.shape[1] + 1, 2, dtype=errors.dtype, device=parts.device)
     smooth, joined = worst.scatter_reduce(1, owners, errors[..., 2:], "amax")[:, :-1].unbind(-1)
     excess = torch.stack((smooth, torch.where(joined > 1, STILL_BETTER * joined, 0)), -1)
     return _needed(division.grid, parts, excess, LARGER_MARGIN)

@@ -171,8 +171,9 @@ def tabulate(plan: Plan, leaves: Tensor | None, reach: tuple[float, float], devi
             times *= NARROWER
         else:
             # The rows of channels are as many as those of the longest.
-            divided = division.capped(min(room, int(LONGEST * grid.bins)) if len(division.parts) > 1 else room)
-            if divided.longest:
+            room = min(room, int(LONGEST * grid.bins)) if len(division.parts) > 1 else room
+            divided = division.capped(room)
+            if 0 < divided.longest <= room:
                 return _divided(plan, leaves, divided, points, found, room)
             break
     return Table(grid, None, found.rows, points, found.value_error, found.slope_error, accurate=found.excess <= 1)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Entries of vectors up to which a formula is traced; more take minutes to trace and to compile.
 MOST_ENTRIES = 256
+# Likewise where points go through piece after piece.
+MOST_IN_PIECES = 32
 
 
 class Plan:
@@ -124,7 +126,8 @@ class Plan:
 
         Nor is there one where the formula has very many terms; it is then evaluated as it is written.
         """
-        if sum(length or 0 for length in self.lengths) > MOST_ENTRIES:
+        most = MOST_ENTRIES if self.pieces is None else MOST_IN_PIECES
+        if sum(length or 0 for length in self.lengths) > most:
             return None
         try:
             value, gradient = self.formula.value, self.formula.gradient

@@ -63,6 +63,26 @@ def carried_within(
     return Carried(torch.where(inside, place, x), torch.where(inside, piece, above))
 
 
+def carried_everywhere(
+    x: Tensor, velocities: Sequence[Tensor | float], low: Tensor | float, high: Tensor | float
+) -> Carried:
+    """Return where points are carried by a flow that goes on straight beyond both ends of an interval.
+
+    Args:
+        x: Any shape, float32 or float64.
+        velocities: At evenly spaced knots, the ends among them, each broadcastable to `x`.
+        low: The first knot.
+        high: The last knot.
+
+    Returns:
+        The places and the pieces; infinity stays where it is.
+    """
+    finite = x.abs() < math.inf
+    start, end = as_tensor(low, x), as_tensor(high, x)
+    place, piece = carried(torch.where(finite, x, start), entries_of(velocities, x), start, end)
+    return Carried(torch.where(finite, place, x), piece)
+
+
 def carried(x: Tensor, velocities: Sequence[Tensor], low: Tensor, high: Tensor) -> Carried:
     r"""Return $y(1)$ for $\dot y = v(y)$, $y(0) = x$, where $v$ interpolates velocities at knots and goes on straight.
 

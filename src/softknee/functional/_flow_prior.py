@@ -61,8 +61,10 @@ def prior_precision(inner: int, smoothness: float = SMOOTHNESS, variance: float 
     Returns:
         `(inner, inner)` float64.
     """
-    _, coordinates = basis(inner)
-    return coordinates.T @ precision_of_theta(inner, smoothness, variance) @ coordinates
+    # What is kept may be asked for first where no gradients can go through tensors.
+    with torch.inference_mode(mode=False):
+        _, coordinates = basis(inner)
+        return coordinates.T @ precision_of_theta(inner, smoothness, variance) @ coordinates
 
 
 def precision_of_theta(inner: int, smoothness: float, variance: float) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._spec import Param, Spec
-from softknee.functional._flow import carried, carried_within
+from softknee.functional._flow import carried_everywhere, carried_within
 from softknee.functional._flow_prior import draw_smooth
 from softknee.functional._flow_stated import stated_flow, stated_within
-from softknee.functional._intervals import as_tensor, entries_of
+from softknee.functional._intervals import as_tensor
 from softknee.functional._precision import widened
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def inf_ditac(x: Tensor, velocities: Velocities, low: Tensor | float = -0.5, hig
         Same shape and dtype as `x`.
     """
     wide = widened(x)
-    start, end = as_tensor(low, wide), as_tensor(high, wide)
-    return (carried(wide, entries_of(velocities, wide), start, end).place * _gate(wide)).to(x.dtype)
+    return (carried_everywhere(wide, velocities, low, high).place * _gate(wide)).to(x.dtype)
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -226,8 +225,6 @@ SPECS = (
         source="chelly2024ditac",
         note=_OURS,
         statement=lambda x, velocities, low, high: stated_flow(x, velocities, low, high) * _stated_gate(x),
-        pieces=lambda x, velocities, low, high: (
-            carried(x, entries_of(velocities, x), as_tensor(low, x), as_tensor(high, x)).piece
-        ),
+        pieces=lambda x, velocities, low, high: carried_everywhere(x, velocities, low, high).piece,
     ),
 )

@@ -37,28 +37,36 @@ class Diffeomorphic(Elementwise):
         return _interval({param.name: getattr(self, param.name) for param in self.spec.parameters})
 
     def set_interval(self, low: float, high: float) -> None:
-        """Move the interval; it is saved with the parameters. Velocities stay as they are.
+        """Move the interval, in all channels; it is saved with the parameters. Velocities stay as they are.
 
         Args:
             low: Where it begins; one that is tied to 0, or to `-high`, covers it.
             high: Where it ends.
 
         Raises:
-            OptionError: They are no finite numbers in order, or the activation has another interval in each channel.
+            OptionError: They are no finite numbers in order, or too near to each other for the module's precision.
         """
-        if not -math.inf < low < high < math.inf:
+        for name, value in self._ends(low, high).items():
+            self._keep(name, value)
+
+    def _ends(self, low: float, high: float) -> dict[str, Tensor]:
+        """Return the parameters of an interval by name.
+
+        Raises:
+            OptionError: It is none.
+        """
+        dtype = self._values()[0].dtype
+        ends = torch.tensor([low, high], dtype=dtype)
+        if not -math.inf < float(ends[0]) < float(ends[1]) < math.inf:
             raise OptionError(
                 f"interval of {self.spec.name} must be two finite numbers in order, got {low:g}, {high:g}"
             )
-        if self.per_channel is not None:
-            raise OptionError(f"{self.spec.name} has an interval for each channel; set its low and high yourself")
-        new = {"low": low, "high": high, "bound": max(abs(low), abs(high))}
+        new = {"low": ends[:1], "high": ends[1:], "bound": ends.abs().max()[None]}
+        kept = {param.name: new[param.name] for param in self.spec.parameters if param.name in new}
         for param in self.spec.parameters:
-            if param.name not in new:
-                continue
-            if param.low is not None and new[param.name] <= param.low:
-                raise OptionError(f"{param.name} of {self.spec.name} must be above 0, got {new[param.name]:g}")
-            self._keep(param.name, torch.tensor([new[param.name]], dtype=torch.get_default_dtype()))
+            if param.name in kept and param.low is not None and float(kept[param.name]) <= param.low:
+                raise OptionError(f"{param.name} of {self.spec.name} must be above 0, got {float(kept[param.name]):g}")
+        return kept
 
     def regularization(self, *, smoothness: float = SMOOTHNESS, variance: float = VARIANCE) -> Tensor:
         r"""Return the smoothness prior $\theta^\top \Sigma^{-1} \theta$ of the paper, to be added to a loss.
@@ -99,7 +107,7 @@ class Diffeomorphic(Elementwise):
         """Keep a number of the interval as a buffer, or as the parameter that it is."""
         with torch.no_grad():
             if name in self._parameters or name in self._buffers:
-                getattr(self, name).copy_(value)
+                getattr(self, name).copy_(value.to(self._device))
                 return
         delattr(self, name)
         self.register_buffer(name, value.to(self._device))
@@ -112,6 +120,11 @@ class Diffeomorphic(Elementwise):
             if saved is not None and isinstance(self.__dict__.get(name), float):
                 self._keep(name, saved.detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _thinned(values: Tensor) -> Tensor:
+    """Return every so many of the values, where they are very many."""
+    return values[:: max(1, -(-len(values) // MOST_INPUTS))]
 
 
 def _interval(values: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -140,7 +153,7 @@ def calibrate_intervals_(
         UsageError: The model has no such activation, the tails are not in order, or an activation saw inputs that are
             not finite or all the same.
     """
-    if not 0 <= tails[0] < tails[1] <= 1:
+    if not (isinstance(tails, tuple | list) and len(tails) == 2 and 0 <= tails[0] < tails[1] <= 1):
         raise UsageError(f"tails must be two numbers in order from 0 to 1, got {tails}")
     modules = {name: module for name, module in model.named_modules() if isinstance(module, Diffeomorphic)}
     if not modules:
@@ -148,18 +161,19 @@ def calibrate_intervals_(
     seen: dict[str, list[Tensor]] = {}
 
     def note(name: str, x: Tensor) -> None:
-        values = x.detach().flatten().float()
-        seen.setdefault(name, []).append(values[:: -(-len(values) // MOST_INPUTS)])
+        seen.setdefault(name, []).append(_thinned(x.detach().flatten().float()))
 
     watched(model, inputs, modules, note)
     found = {}
     for name, parts in seen.items():
-        values = torch.cat(parts)
-        values = values[:: -(-len(values) // MOST_INPUTS)]
-        low, high = values.quantile(values.new_tensor(tails)).tolist()
+        values = _thinned(torch.cat(parts))
+        low, high = values.quantile(values.new_tensor(tails)).tolist() if len(values) else (math.nan, math.nan)
         if not low < high:
             raise UsageError(f"{name} saw inputs that are not finite or all the same; its interval cannot follow them")
         found[name] = (low, high)
-    for name, (low, high) in found.items():
-        modules[name].set_interval(low, high)
+    # All are looked at before one is moved.
+    ends = {name: modules[name]._ends(low, high) for name, (low, high) in found.items()}
+    for name, kept in ends.items():
+        for end, value in kept.items():
+            modules[name]._keep(end, value)
     return {name: tuple(float(end) for end in modules[name].interval) for name in found}  # type: ignore[misc]

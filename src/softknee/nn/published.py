@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -87,10 +88,15 @@ def published_ditac(
         The module; `parametrizations.velocities.original` is $\theta$.
 
     Raises:
-        OptionError: There are fewer than two cells, or the interval is not in order.
+        OptionError: There are fewer than two cells, the interval is not in order, or a number is not as described.
     """
     if not isinstance(cells, int) or cells < 2:
         raise OptionError(f"cells must be an integer of at least 2, got {cells!r}")
+    if not (0 < smoothness < math.inf and 0 < variance < math.inf and math.isfinite(penalty)):
+        raise OptionError(
+            "smoothness and variance must be positive and penalty finite, "
+            f"got {smoothness:g}, {variance:g} and {penalty:g}"
+        )
     low, high = interval
     velocities = (high - low) * draw_smooth(cells - 1, generator, smoothness=smoothness, variance=variance)
     module = activations.DiTAC(low=float(low), high=float(high), velocities=velocities)

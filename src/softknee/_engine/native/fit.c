@@ -52,7 +52,7 @@ static float sk_jump(const float *s, long k, long bins) {
 }
 
 /* `values` and `pieces`, which may be null, are channels x bins x 2, `slopes` channels x bins x 4, `offsets`,
-   `distances` and `steps` those of points.py, of one channel where all share them. `scales` are found where they are
+   `distances` and `steps` those of division.py, of one channel where all share them. `scales` are found where they are
    `fresh`, for a grid of even bins; else only the largest slope is brought up to date. `rows` receives channels x bins x 4 coefficients, `errors` channels x bins x
    SK_ERRORS, `found` the largest errors of value and slope and the largest excess, infinite where something is not a
    finite number. */
