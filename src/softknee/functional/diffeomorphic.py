@@ -146,7 +146,8 @@ def initialize_smooth(terms: int, generator: torch.Generator | None = None) -> d
 
 _VELOCITIES = Param(name="velocities", trainable=True, vector=True)
 _LOW, _HIGH = Param(name="low", default=-0.5), Param(name="high", default=2.0, above="low")
-_OURS = "The paper names it, its definition could not be found: this one is ours."
+_START = "T is the flow of the velocities for unit time. At its start, which cards and pages show, it is GELU."
+_OURS = "T is the flow of the velocities for unit time. The paper names it, its definition could not be found: ours."
 
 
 def _spec(name: str, title: str, *, within: bool = True, **options: Any) -> Spec:
@@ -171,6 +172,7 @@ SPECS = (
         formula="T(x) * (1 + erf(x / sqrt(2))) / 2 between low and high, x * (1 + erf(x / sqrt(2))) / 2 elsewhere",
         parameters=(_VELOCITIES, _LOW, _HIGH),
         source="chelly2024ditac",
+        note=_START,
         statement=lambda x, velocities, low, high: stated_within(x, velocities, low, high) * _stated_gate(x),
         pieces=lambda x, velocities, low, high: carried_within(x, velocities, low, high).piece,
         kinks=("low", "high"),
@@ -182,7 +184,8 @@ SPECS = (
         formula="T(x) where |x| <= bound, x elsewhere",
         parameters=(_VELOCITIES, Param(name="bound", default=3.0, low=0.0, open_low=True)),
         source="mantri2024digraf",
-        note="The paper's graph network that predicts the velocities, and its tanh around them, are left out.",
+        note="T is the flow of the velocities for unit time. The paper's graph network that predicts the velocities, "
+        "and its tanh around them, are left out.",
         statement=lambda x, velocities, bound: stated_within(x, velocities, -bound, bound),
         pieces=lambda x, velocities, bound: carried_within(x, velocities, -bound, bound).piece,
         kinks=("-bound", "bound"),

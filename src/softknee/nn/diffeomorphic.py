@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from softknee._errors import OptionError, UsageError
 from softknee.functional._flow_prior import SMOOTHNESS, VARIANCE, prior_precision
@@ -44,7 +45,8 @@ class Diffeomorphic(Elementwise):
             high: Where it ends.
 
         Raises:
-            OptionError: They are no finite numbers in order, or too near to each other for the module's precision.
+            OptionError: They are no finite numbers in order, or too near to each other for the module's precision, or
+                the module is trained by coordinates that belong to an interval.
         """
         for name, value in self._ends(low, high).items():
             self._keep(name, value)
@@ -55,6 +57,10 @@ class Diffeomorphic(Elementwise):
         Raises:
             OptionError: It is none.
         """
+        if is_parametrized(self):
+            raise OptionError(
+                f"the coordinates of this {self.spec.name} belong to its interval; make it anew with another"
+            )
         dtype = self._values()[0].dtype
         ends = torch.tensor([low, high], dtype=dtype)
         if not -math.inf < float(ends[0]) < float(ends[1]) < math.inf:
@@ -94,14 +100,15 @@ class Diffeomorphic(Elementwise):
 
     def _drawn(self, generator: torch.Generator | None) -> Mapping[str, Tensor]:
         """Return drawn velocities, on the scale of the interval."""
-        drawn = super()._drawn(generator)
         if self._initialization != SMOOTH:
-            return drawn
+            return super()._drawn(generator)
+        # Another field in each channel.
+        fields = [super(Diffeomorphic, self)._drawn(generator)["velocities"] for _ in range(self.per_channel or 1)]
+        velocities = fields[0] if self.per_channel is None else torch.stack(fields, 1)
         given = {param.name: self._given.get(param.name, param.default) for param in self.spec.parameters}
         low, high = _interval(given)
         length = torch.as_tensor(high) - torch.as_tensor(low)
-        velocities = drawn["velocities"]
-        return {"velocities": velocities * length if length.numel() == 1 else velocities[:, None] * length}
+        return {"velocities": velocities * length}
 
     def _keep(self, name: str, value: Tensor) -> None:
         """Keep a number of the interval as a buffer, or as the parameter that it is."""
@@ -120,6 +127,13 @@ class Diffeomorphic(Elementwise):
             if saved is not None and isinstance(self.__dict__.get(name), float):
                 self._keep(name, saved.detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _ends_of(module: Diffeomorphic, name: str, low: float, high: float) -> dict[str, Tensor]:
+    try:
+        return module._ends(low, high)
+    except OptionError as error:
+        raise OptionError(f"{name or 'the model'}: {error}") from None
 
 
 def _thinned(values: Tensor) -> Tensor:
@@ -169,10 +183,12 @@ def calibrate_intervals_(
         values = _thinned(torch.cat(parts))
         low, high = values.quantile(values.new_tensor(tails)).tolist() if len(values) else (math.nan, math.nan)
         if not low < high:
-            raise UsageError(f"{name} saw inputs that are not finite or all the same; its interval cannot follow them")
+            raise UsageError(
+                f"{name or 'it'} saw inputs that are not finite or all the same; its interval cannot follow them"
+            )
         found[name] = (low, high)
     # All are looked at before one is moved.
-    ends = {name: modules[name]._ends(low, high) for name, (low, high) in found.items()}
+    ends = {name: _ends_of(modules[name], name, *interval) for name, interval in found.items()}
     for name, kept in ends.items():
         for end, value in kept.items():
             modules[name]._keep(end, value)
