@@ -29,6 +29,7 @@ def example():
     return loaded("ditac")
 
 
+@pytest.mark.slow
 def test_the_example_runs_and_draws(tmp_path):
     pytest.importorskip("matplotlib")
     command = [sys.executable, ROOT / "examples" / "ditac.py", "--quick", "--why", "--out", "made"]

@@ -144,12 +144,12 @@ def test_a_smooth_start_repeats_with_its_seed():
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_channels_start_alike_on_the_scale_of_their_interval():
-    act = sk.nn.DiTAC(
-        per_channel=2,
-        low=torch.tensor([0.0, -1.0]),
-        high=torch.tensor([1.0, 3.0]),
-        initialization="smooth",
-        generator=torch.Generator().manual_seed(1),
-    )
-    assert torch.allclose(4 * act.velocities[:, 0], act.velocities[:, 1])
+def test_each_channel_starts_with_a_field_of_its_own_on_the_scale_of_its_interval():
+    def made(**options):
+        return sk.nn.DiTAC(initialization="smooth", generator=torch.Generator().manual_seed(1), **options).velocities
+
+    ends = {"low": torch.tensor([0.0, -1.0]), "high": torch.tensor([1.0, 3.0])}
+    both, unit = made(per_channel=2, **ends), made(per_channel=2, low=0.0, high=1.0)
+    assert torch.allclose(both, unit * torch.tensor([1.0, 4.0]))
+    assert torch.equal(unit[:, 0], made(low=0.0, high=1.0))
+    assert not torch.allclose(unit[:, 0].abs(), unit[:, 1].abs(), rtol=0.1)
