@@ -297,3 +297,8 @@ def test_intervals_that_are_none(name, interval, sentence):
 def test_another_number_of_channels_is_said():
     with pytest.raises(UsageError, match="DiTAC has parameters for 3 channels, got an input of shape .2, 4. with 4"):
         sk.nn.DiTAC(per_channel=3)(torch.zeros(2, 4))
+
+
+def test_an_interval_is_numbers():
+    with pytest.raises(OptionError, match="interval of ditac must be two numbers, got 'a', 1"):
+        sk.nn.DiTAC().set_interval("a", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from softknee._errors import OptionError, UsageError
 from softknee.functional._flow_prior import SMOOTHNESS, VARIANCE, prior_precision
 from softknee.nn.elementwise import Elementwise
 from softknee.nn.reach import watched
+from softknee.nn.values import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +63,10 @@ class Diffeomorphic(Elementwise):
             raise OptionError(
                 f"the coordinates of this {self.spec.name} belong to its interval; make it anew with another"
             )
-        dtype = self._values()[0].dtype
-        ends = torch.tensor([low, high], dtype=dtype)
+        given: tuple[Any, Any] = (low, high)
+        if not all(isinstance(end, Real) for end in given):
+            raise OptionError(f"interval of {self.spec.name} must be two numbers, got {excerpt(low)}, {excerpt(high)}")
+        ends = torch.tensor([low, high], dtype=self._values()[0].dtype)
         if not -math.inf < float(ends[0]) < float(ends[1]) < math.inf:
             raise OptionError(
                 f"interval of {self.spec.name} must be two finite numbers in order, got {low:g}, {high:g}"
