@@ -22,6 +22,7 @@ from softknee._cli_card import card
 from softknee._cli_claims import claims
 from softknee._cli_diagnose import diagnose
 from softknee._cli_print import console, print_facts, print_path, terminal_table
+from softknee._cli_search import search
 from softknee._errors import ExpressionError, SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
@@ -38,7 +39,7 @@ if hasattr(signal, "SIGHUP"):  # not on every system
     STOPS[signal.SIGHUP] = 129
 
 # Commands that keep what they did.
-_RESUMED = {"bench", "design"}
+_RESUMED = {"bench", "design", "search"}
 
 app = typer.Typer(
     name="softknee",
@@ -106,8 +107,8 @@ def bench(
     protocol: Annotated[
         str,
         typer.Argument(
-            help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, gmm-2d, regression-1d or "
-            "regression-2d"
+            help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, fashion-resnet8, fashion-vit, "
+            "digits-cnn, text-char, gmm-2d, regression-1d or regression-2d"
         ),
     ],
     activation: Annotated[
@@ -118,13 +119,17 @@ def bench(
     epochs: Annotated[int | None, typer.Option(help="of each run; the protocol's own by default")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="mini (default), full, or a folder that holds Fashion-MNIST; no generated task has it"),
+        typer.Option(
+            help="of Fashion-MNIST: mini (default), full, or a folder that holds it; of text-char: a folder of texts "
+            "(default: Python's own library); no other task takes it"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
     jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
     reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
     margin: Annotated[
-        float | None, typer.Option(help="what counts as equivalent: 0.5 percentage points or 0.01 of R² by default")
+        float | None,
+        typer.Option(help="what counts as equivalent: 0.5 percentage points, 0.01 of R² or 0.02 bits by default"),
     ] = None,
     save_epochs: Annotated[str, typer.Option(help="epochs to keep weights of, such as 1,5,15")] = "",
 ) -> None:
@@ -280,6 +285,7 @@ def cost(
 app.command()(card)
 app.command()(claims)
 app.command()(diagnose)
+app.command()(search)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

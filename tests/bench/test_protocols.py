@@ -28,16 +28,22 @@ from softknee._bench.runs import CHECKPOINT, Job, RunSpec, read_result
 from softknee._bench.study import Study
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._bench.train import execute
-from softknee._errors import OptionError, UsageError
+from softknee._errors import DataError, OptionError, UsageError
 
 # What makes them quick.
 SMALL = {
     "fashion-cnn": {"widths": (784, 2, 2, 2, 10), "batch_size": 100},
+    "fashion-resnet8": {"widths": (784, 2, 2, 10), "batch_size": 100},
+    "fashion-vit": {"widths": (784, 64, 64, 10), "batch_size": 100},
+    "digits-cnn": {"widths": (64, 2, 10), "batch_size": 200},
+    "text-char": {"widths": (64, 64, 64, 256), "batch_size": 4, "steps": 10},
     "gmm-2d": {"widths": (2, 8, 5)},
     "regression-1d": {"widths": (1, 8, 1), "steps": 20},
     "regression-2d": {"widths": (2, 8, 1), "steps": 20},
 }
-GENERATED = [name for name in SMALL if name != "fashion-cnn"]
+GENERATED = ["gmm-2d", "regression-1d", "regression-2d"]
+METRICS = {"text-char": "saving", "regression-1d": "r2", "regression-2d": "r2"}
+PICTURES = {"gmm-2d": 1 + 3, "regression-1d": 3, "regression-2d": 1 + 3 + 3}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -100,7 +106,7 @@ def study(request, tmp_path_factory):
 
 def test_a_study_has_results_tables_and_files(study, tmp_path):
     metric, protocol = study.files.metric, study.files.manifest["protocol"]["name"]
-    assert metric.name == ("r2" if protocol.startswith("regression") else "accuracy")
+    assert metric.name == METRICS.get(protocol, "accuracy")
     (table,) = study.table
     assert [row.done for row in table.rows] == [3, 3, 3]
     for row in table.rows:
@@ -122,8 +128,9 @@ def test_its_page_speaks_of_its_own_metric(study, tmp_path):
     page = re.sub(r"<style.*?</style>", "", (tmp_path / "report.html").read_text(), flags=re.DOTALL)
     study.to_markdown(tmp_path / "results.md")
     text = page + (tmp_path / "results.md").read_text() + study.summary()
-    if study.files.metric.name == "r2":
-        assert "test R²" in text
+    others = {"r2": "test R²", "saving": "test saving"}
+    if study.files.metric.name in others:
+        assert others[study.files.metric.name] in text
         assert not re.search(r"accurac|percentage|points of|confusion|new test examples", text, flags=re.IGNORECASE)
         assert "new seeds: Student" in text
     else:
@@ -131,8 +138,8 @@ def test_its_page_speaks_of_its_own_metric(study, tmp_path):
         assert "R²" not in text
     assert "Activation operations" in text
     pictures = re.search(r'id="pictures".*?</section>', page, flags=re.DOTALL)
-    expected = {"fashion-cnn": 0, "gmm-2d": 1 + 3, "regression-1d": 3, "regression-2d": 1 + 3 + 3}
-    assert (pictures[0].count('class="chart') if pictures else 0) == expected[study.files.manifest["protocol"]["name"]]
+    expected = PICTURES.get(study.files.manifest["protocol"]["name"], 0)
+    assert (pictures[0].count('class="chart') if pictures else 0) == expected
 
 
 @pytest.mark.parametrize("study", ["regression-1d", "regression-2d"], indirect=True)
@@ -252,11 +259,15 @@ def test_a_diverged_regression_is_recorded_and_gets_its_report(tmp_path):
     ("name", "options", "error", "message"),
     [
         ("regression-2d", {"data": "full"}, UsageError, "regression-2d makes its data itself; leave data out"),
+        ("digits-cnn", {"data": "mini"}, UsageError, "digits ship with softknee; leave data out, got 'mini'"),
+        ("text-char", {"data": "nowhere"}, DataError, "nowhere: no such folder; --data takes a folder with texts"),
+        ("text-char", {"margin": 0}, UsageError, "margin must be a positive number of bits, got 0"),
         ("regression-1d", {"margin": 0}, UsageError, "margin must be a positive number of R², got 0"),
         ("gmm-2d", {"margin": 0}, UsageError, "margin must be a positive number of percentage points, got 0"),
         ("gmm-2d", {"activations": ("frelu",)}, OptionError, "frelu does not fit the model of gmm-2d: FReLU"),
         ("gmm-2d", {"activations": ("maxmin[group=3]",)}, OptionError, "maxmin has no parameter 'group'"),
         ("fashion-mlp-fair", {"activations": ("maxout",)}, OptionError, "maxout does not fit .*no forward gain"),
+        ("fashion-vit", {"activations": ("frelu",)}, OptionError, "frelu does not fit the model of fashion-vit"),
         ("fashion-cnn", {"activations": ("prelu[per_channel=3]",)}, OptionError, "does not fit .* 3 channels"),
     ],
 )

@@ -148,6 +148,8 @@ CLOSE = {
     "log sigmoid": F.logsigmoid,
     "logaddexp": lambda x: torch.logaddexp(x, 2 * x),
     "cosh": torch.cosh,
+    "sinh": torch.sinh,
+    "asinh": torch.asinh,
     "lerp": lambda x: torch.lerp(x, x * x, 0.3),
     "sinc": torch.sinc,
     "remainder": lambda x: x % 2,
@@ -163,6 +165,25 @@ def test_functions_of_torch_keep_their_meaning(function):
     torch.testing.assert_close(got, function(x), rtol=1e-6, atol=1e-6)
     fused = evaluate(Plan(function, function), x, (), None, "fused")
     torch.testing.assert_close(fused, function(x), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["sinh", "asinh"])
+def test_hyperbolic_functions_are_exact_from_the_smallest_to_the_largest_numbers(name):
+    function = getattr(torch, name)
+    sizes = torch.tensor(
+        [0.0, 1e-38, 1e-20, 1e-6, 1e-3, 0.1, 1.0, 9.0, 88.5, *([1e9, 1e18, 1e19, 3e38] * (name == "asinh"))]
+    )
+    x = torch.cat([sizes, -sizes])
+    plan = Plan(function, function)
+    got = evaluate(plan, x, (), None, "fused")
+    torch.testing.assert_close(got.double(), function(x.double()), rtol=4e-7, atol=0.0)
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(evaluate(plan, leaf, (), None, "fused").sum(), leaf)
+    wanted = x.double().cosh() if name == "sinh" else 1 / torch.hypot(x.double(), torch.ones(()).double())
+    # A square of 1e38 is infinite: the slope is 0 there instead of 3e-39.
+    torch.testing.assert_close(slope.double(), wanted, rtol=6e-7, atol=1e-18)
+    ends = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    torch.testing.assert_close(evaluate(plan, ends, (), None, "fused"), ends, equal_nan=True)
 
 
 HELD = torch.arange(5.0)

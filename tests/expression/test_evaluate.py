@@ -24,6 +24,8 @@ def slopes(text, points, *values, dtype=torch.float32):
         ("where(x > 2, sqrt(x - 2), where(x > 0, sqrt(x), 0))", [-1.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.5, 0.5]),
         ("tanh(exp(x))", [1e4, 90.0, -1e4], [0.0, 0.0, 0.0]),
         ("x * tanh(exp(x))", [1e4, 90.0], [1.0, 1.0]),
+        ("tanh(sinh(x))", [1e4, -1e4, 90.0, 0.0], [0.0, 0.0, 0.0, 1.0]),
+        ("asinh(sinh(x))", [2.0, 0.0, -3.0], [1.0, 1.0, 1.0]),
         ("x * tanh(softplus(x))", [1e4, -1e4], [1.0, 0.0]),
         ("1 / (1 + exp(-x))", [1e4, -1e4], [0.0, 0.0]),
     ],
@@ -59,6 +61,16 @@ def test_the_exponential_is_exact_up_to_overflow_and_stays_there():
             assert torch.equal(got[:4], reference(x[:4]))
             assert (got[4:] > 0.75 * largest).all()
             assert got.isfinite().all()
+
+
+def test_the_hyperbolic_sine_stays_finite_on_both_sides():
+    for dtype in (torch.float64, torch.float32):
+        x = torch.tensor([0.0, 1e-3, 3.0, 80.0, 1e4, torch.inf], dtype=dtype)
+        got = parse("sinh(x)")(x)
+        assert torch.equal(got[:4], torch.sinh(x[:4]))
+        assert (got[4:] > 0.3 * torch.finfo(dtype).max).all()
+        assert got.isfinite().all()
+        assert torch.equal(parse("sinh(x)")(-x), -got)
 
 
 def test_half_precision_is_computed_in_float32():

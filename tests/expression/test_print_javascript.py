@@ -30,6 +30,8 @@ CASES = [
     ("var * x + Math + let", [0.5, 1.0, 2.0]),
     ("swish(x, b) + gelu(x) + mish(x) + elu(1, b)", [1.5]),
     ("softplus(x, 2) + hardtanh(x, -a, a)", [0.5]),
+    ("sinh(x) - x", []),
+    ("asinh(a * x) + sinh(1)", [0.5]),
 ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from softknee.nn.formula import FUNCTIONS
         ("1.4142135623730951 * x", r"\sqrt{2} x"),
         ("softplus(x) - log1p(x) - relu(x) - expm1(x)", r"\ln(1 + e^{x}) - \ln(1 + x) - \max(0, x) - (e^{x} - 1)"),
         ("sign(x) * atan(x) * tan(x)", r"\operatorname{sgn}(x) \arctan(x) \tan(x)"),
+        ("square(sinh(x)) - asinh(x)", r"\sinh^{2}(x) - \operatorname{arsinh}(x)"),
         ("gelu(x) + leaky_relu(x, 0.2)", r"\operatorname{gelu}(x) + \operatorname{leaky relu}(x, 0.2)"),
     ],
 )  # fmt: skip

@@ -82,6 +82,7 @@ VECTORS = (1.0, -0.5, 2.0), (0.25, 1.5, -1.0)
         ("swish(x, b) + gelu(x) + elu(1, b)", [1.5]),
         ("telu(x) + sgt(x)", []),
         ("softplus(x, 2) + hardtanh(x, -a, a)", [0.5]),
+        ("sinh(x) + asinh(a * x)", [0.5]),
         ("gelu(1) + a", [0.5]),
     ],
 )

@@ -137,13 +137,18 @@ def _read(folder: Path, sums: tuple[tuple[str, int], ...], name: str) -> ImageDa
     arrays = []
     for file, (md5, size) in zip(FILES, sums, strict=True):
         path, stream = unpack(folder, file)
-        _verify(path, stream, md5, size)
+        verify(path, stream, md5, size)
         digest.update(stream)
         arrays.append(read_idx(stream))
     return ImageData(name, digest.hexdigest(), *arrays)
 
 
-def _verify(path: Path, stream: bytes, md5: str, size: int) -> None:
+def verify(path: Path, stream: bytes, md5: str, size: int) -> None:
+    """Check an unpacked stream against what was published.
+
+    Raises:
+        DataError: Its size or MD5 is another.
+    """
     if len(stream) != size:
         raise DataError(f"{path}: expected {size:,} bytes unpacked, got {len(stream):,}")
     got = hashlib.md5(stream, usedforsecurity=False).hexdigest()

@@ -30,7 +30,7 @@ class Metric:
         high: Largest value there is.
         loss: What training minimizes.
         evaluated_on: What the score is taken over.
-        sampled: Whether that is a sample of what there is, so that other examples would give another score.
+        sampled: Whether intervals are for new examples as well; otherwise they are for new seeds on the same examples.
     """
 
     name: str
@@ -139,6 +139,22 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 high=1.0,
                 loss="mean squared error",
                 evaluated_on="the grid",
+                sampled=False,
+            ),
+            Metric(
+                name="saving",
+                title="saving",
+                plural="savings",
+                sign="bits",
+                noun="bit",
+                adjective="",
+                digits=3,
+                coarse=3,
+                margin=0.02,
+                low=float("-inf"),
+                high=8.0,
+                loss="cross entropy",
+                evaluated_on="the files held out for it",
                 sampled=False,
             ),
         )

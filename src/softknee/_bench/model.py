@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import partial
 from math import inf, isqrt, prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from softknee._bench.activations import build_activation, has_curve, units_before
+from softknee._bench.resnet import build_resnet
 from softknee._bench.streams import Stream, stream_generator, stream_seed
+from softknee._bench.transformer import build_gpt, build_vit
 from softknee._card.propagation import gain
 from softknee._errors import UsageError
 from softknee.nn.evaluated import Evaluated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -30,7 +33,7 @@ WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
-    """Build the model of a recipe with PyTorch's default initialization.
+    """Build the model of a recipe with its default initialization.
 
     Weights and activation parameters are drawn from streams of their own, so two activations start from the same
     weights at the same seed, as far as they have the same layers: the layer before an activation that changes the
@@ -42,13 +45,13 @@ def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
         seed: Of the run.
 
     Returns:
-        `(batch, widths[0])` in, `(batch, widths[-1])` out. Each `activation_i` stands behind its `linear_i` or
-        `convolution_i`, and a linear layer is the last.
+        `(batch, widths[0])` in, `(batch, widths[-1])` out, or as much for each number in. Each `activation_i` stands
+        behind its `linear_i` or `convolution_i`, some of them in blocks, and a linear layer is the last.
 
     Raises:
         UsageError: The activation does not fit.
     """
-    return {"mlp": build_mlp, "cnn": build_cnn}[recipe.model](recipe, choice, seed=seed)
+    return BUILDERS[recipe.model](recipe, choice, seed=seed)
 
 
 def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
@@ -76,6 +79,11 @@ def build_cnn(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     layers["flatten"] = nn.Flatten()
     layers[f"linear_{len(activations)}"] = weighted[-1]
     return nn.Sequential(layers)
+
+
+BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = MappingProxyType(
+    {"mlp": build_mlp, "cnn": build_cnn, "resnet": build_resnet, "vit": build_vit, "gpt": build_gpt}
+)
 
 
 def _drawn(
@@ -109,8 +117,8 @@ def _drawn(
 
 
 def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
-    """Return the distinct activation instances by the name of their first place."""
-    return {name: module for name, module in model.named_children() if name.startswith("activation_")}
+    """Return the distinct activation instances by the path of their first place."""
+    return {path: module for path, module in model.named_modules() if path.split(".")[-1].startswith("activation_")}
 
 
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:
@@ -126,7 +134,9 @@ def site_engines(model: nn.Sequential, *, batch_size: int, inputs: int) -> dict[
     """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
     first = {meeting.site: meeting.shape for meeting in reversed(_meetings(model, inputs)[0])}
     return {
-        name: site.engine_for(torch.empty(batch_size, *first[site])) if isinstance(site, Evaluated) else "eager"
+        name: site.engine_for(torch.empty(batch_size * first[site][0], *first[site][1:]))
+        if isinstance(site, Evaluated)
+        else "eager"
         for name, site in activation_sites(model).items()
     }
 
@@ -187,8 +197,10 @@ def count_costs(model: nn.Sequential, *, inputs: int) -> dict[str, int | None]:
 
 def site_width(model: nn.Sequential, site: str) -> int:
     """Return the number of units, or channels, an activation named as in `activation_sites` gets at its first place."""
-    layers = (site.replace("activation", kind) for kind in ("linear", "convolution"))
-    return next(len(model.get_parameter(f"{layer}.weight")) for layer in layers if hasattr(model, layer))
+    path, _, name = site.rpartition(".")
+    owner = model.get_submodule(path)
+    layers = (name.replace("activation", kind) for kind in ("linear", "convolution"))
+    return next(len(owner.get_parameter(f"{layer}.weight")) for layer in layers if hasattr(owner, layer))
 
 
 class _Meeting(NamedTuple):
@@ -196,7 +208,7 @@ class _Meeting(NamedTuple):
 
     Attributes:
         site: It.
-        shape: Of its input, without the batch.
+        shape: Of its input; the first dimension counts rows of the example, mostly one.
         made: Elements of its output.
     """
 
@@ -218,11 +230,11 @@ def _meetings(model: nn.Sequential, inputs: int) -> tuple[list[_Meeting], int]:
     products: list[int] = []
 
     def note(site: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        met.append(_Meeting(site, tuple(given[0].shape[1:]), made.numel()))
+        met.append(_Meeting(site, tuple(given[0].shape), made.numel()))
 
     def count(layer: nn.Module, _: tuple[Tensor, ...], made: Tensor) -> None:
         weight = cast("Tensor", layer.weight)
-        products.append(weight.numel() * made[0].numel() // len(weight))
+        products.append(weight.numel() * made.numel() // len(weight))
 
     hooks = [site.register_forward_hook(note) for site in activation_sites(model).values()]
     hooks += [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, WEIGHTED)]

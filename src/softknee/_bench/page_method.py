@@ -37,8 +37,8 @@ comes from seeds is multiplied by Student's t with one degree of freedom less th
 from examples by the normal quantile, and the first is at least what the noise of single predictions makes it.
 """
 SEED_INTERVALS = """
-95 % intervals for the mean over new seeds: Student's t with one degree of freedom less than there are seeds. The grid
-covers the whole domain and is no sample of it, so that only seeds vary.
+95 % intervals for the mean over new seeds: Student's t with one degree of freedom less than there are seeds. All runs
+are evaluated on {evaluated_on}, so that only seeds vary.
 """
 VERDICTS = """
 Against {reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by Holm's method over
@@ -66,7 +66,7 @@ def method_section(files: StudyFiles) -> Section:
         ("Ranking", RANKING.format(title=metric.title, evaluated_on=metric.evaluated_on)),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
         *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
-        ("Intervals", INTERVALS if metric.sampled else SEED_INTERVALS),
+        ("Intervals", INTERVALS if metric.sampled else SEED_INTERVALS.format(evaluated_on=metric.evaluated_on)),
         ("Verdicts", VERDICTS.format(reference=files.reference, margin=metric.amount(files.margin, exact=True))),
         ("Engines", _engines(files)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),

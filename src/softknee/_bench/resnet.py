@@ -1,19 +1,25 @@
-"""ResNet-20 for images of 32 x 32, as the public benchmark's protocol has it (He et al. 2016, projection shortcuts)."""
+"""Residual networks with projection shortcuts (He et al. 2016): the public protocol's ResNet-20, and smaller ones."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
+from math import isqrt
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from softknee._bench.activations import build_activation, units_before
 from softknee._bench.layers import convolution, linear
-from softknee._bench.streams import Stream, stream_generator
+from softknee._bench.streams import Stream, stream_generator, stream_seed
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
     from softknee._bench.layers import MakeActivation
+    from softknee._bench.protocol import Recipe
+    from softknee._catalogue import Choice
 
 WIDTHS = (16, 32, 64)
 BLOCKS = 3
@@ -51,6 +57,43 @@ def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int =
     return nn.Sequential(layers)
 
 
+def build_resnet(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+    """Build the network of one block for each width, on square grey images; see `build_model`.
+
+    The first convolution halves the sides of the image, and so does every block but the first.
+
+    Args:
+        recipe: Its widths are pixels, channels of the first convolution and its block, of each further block, classes.
+        choice: The activation.
+        seed: Of the run.
+
+    Returns:
+        `(batch, pixels)` in, logits out.
+    """
+    side, widths = isqrt(recipe.widths[0]), recipe.widths[1:-1]
+    before = partial(units_before, choice)
+    weights = stream_generator(seed, Stream.WEIGHTS)
+    make = partial(build_activation, choice, generator=stream_generator(seed, Stream.ACTIVATION))
+    with torch.random.fork_rng(devices=[]):
+        # For networks inside of activations; layers have their weights from their own stream.
+        torch.default_generator.manual_seed(stream_seed(seed, Stream.ACTIVATION))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(image=nn.Unflatten(1, (1, side, side)))
+        layers["convolution_0"] = convolution(1, before(widths[0]), 3, 2, weights)
+        layers["norm_0"] = nn.BatchNorm2d(before(widths[0]))
+        layers["activation_0"] = make(widths[0])
+        for index, (inputs, outputs) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
+            stride = 2 if index else 1
+            layers[f"block_{index}"] = BasicBlock(inputs, outputs, stride, make, weights, before=before)
+        layers["pool"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers[f"linear_{len(widths)}"] = linear(widths[-1], recipe.widths[-1], weights)
+    return nn.Sequential(layers)
+
+
+def _as_many(outputs: int) -> int:
+    return outputs
+
+
 class BasicBlock(nn.Module):
     """Two normalized convolutions beside a shortcut, with an activation between them and one behind the sum.
 
@@ -60,21 +103,30 @@ class BasicBlock(nn.Module):
         stride: Of the first convolution and of the shortcut, which is projected where the shape changes.
         make_activation: As in `build_resnet20`.
         generator: Source of the weights.
+        before: From the channels that an activation hands on to those it gets; as many by default.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, make_activation: MakeActivation, generator: torch.Generator
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        make_activation: MakeActivation,
+        generator: torch.Generator,
+        *,
+        before: Callable[[int], int] = _as_many,
     ) -> None:
         super().__init__()
-        self.convolution_0 = convolution(inputs, outputs, 3, stride, generator)
-        self.norm_0 = nn.BatchNorm2d(outputs)
+        given = before(outputs)
+        self.convolution_0 = convolution(inputs, given, 3, stride, generator)
+        self.norm_0 = nn.BatchNorm2d(given)
         self.activation_0 = make_activation(outputs)
-        self.convolution_1 = convolution(outputs, outputs, 3, 1, generator)
-        self.norm_1 = nn.BatchNorm2d(outputs)
+        self.convolution_1 = convolution(outputs, given, 3, 1, generator)
+        self.norm_1 = nn.BatchNorm2d(given)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            projection = convolution(inputs, outputs, 1, stride, generator)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+        if stride != 1 or inputs != given:
+            projection = convolution(inputs, given, 1, stride, generator)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(given))
         self.activation_1 = make_activation(outputs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -247,7 +247,7 @@ def _spread(rows: Sequence[Row], labels: Sequence[str]) -> Spread | None:
 def _scores(runs: Sequence[Run], metric: Metric) -> NDArray[np.floating]:
     """Return a seeds-by-examples matrix whose mean is the mean score.
 
-    Where examples are a sample, that is the runs' right answers, 0 and 100. A grid over everything is no sample: there
+    Where examples are a sample, that is the runs' right answers, 0 and 100. Elsewhere, as on a grid over everything,
     only seeds vary, which two equal columns say.
     """
     if metric.sampled:

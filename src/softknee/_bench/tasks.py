@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._bench import data
+from softknee._bench.digits import Digits
 from softknee._bench.domain import Domain
 from softknee._bench.examples import Tensors
 from softknee._bench.generated import Mixture, Regression, bends, sines
 from softknee._bench.metric import METRICS
 from softknee._bench.task import Facts, Task
+from softknee._bench.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from softknee._bench.examples import Examples
     from softknee._bench.runs import Split
 
-ACCURACY, R2 = METRICS["accuracy"], METRICS["r2"]
+ACCURACY, R2, SAVING = METRICS["accuracy"], METRICS["r2"], METRICS["saving"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         task.name: task
         for task in (
             FASHION,
+            Digits("digits", ACCURACY),
+            Text("text", SAVING, context=64, windows=512),
             Mixture(
                 "gmm-2d",
                 ACCURACY,

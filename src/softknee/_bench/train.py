@@ -21,7 +21,7 @@ from softknee._catalogue import parse_choice
 from softknee._errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -97,7 +97,7 @@ class _Run:
         inputs = self.recipe.widths[0]
         self.engines = site_engines(self.model, batch_size=self.recipe.batch_size, inputs=inputs)
         self.counts = count_costs(self.model, inputs=inputs)
-        self.optimizer = make_optimizer(self.model, self.recipe, self.spec.learning_rate)
+        self.optimizer = make_optimizer(self.model.parameters(), self.recipe, self.spec.learning_rate)
         self.history = History(before=trained_shapes(self.model))
         self.history.note_parameters(self.model)
         self._resume()
@@ -220,11 +220,11 @@ def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, rate: float) -> torch.optim.Optimizer:
     """Return the optimizer of a recipe."""
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=recipe.momentum, fused=True)
+        return torch.optim.Adam(parameters, lr=rate, fused=True)
+    return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, fused=True)
 
 
 def _initial_model(spec: RunSpec, examples: Examples) -> nn.Sequential:

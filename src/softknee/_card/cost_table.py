@@ -11,6 +11,7 @@ import torch
 
 from softknee._card.cost import Cost, cost
 from softknee._engine.build import level
+from softknee._engine.select import ENGINES
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 from softknee._report.table import Cell, Column, Table
@@ -59,7 +60,13 @@ class CostReport:
 
 
 def cost_report(
-    activations: Sequence[str], shape: tuple[int, ...], *, device: str, repeats: int, threads: int | None = None
+    activations: Sequence[str],
+    shape: tuple[int, ...],
+    *,
+    device: str,
+    repeats: int,
+    threads: int | None = None,
+    engines: Sequence[str] = ENGINES,
 ) -> CostReport:
     """Measure activations.
 
@@ -69,6 +76,7 @@ def cost_report(
         device: Likewise.
         repeats: Likewise.
         threads: Of the processor, torch's present number by default.
+        engines: As `cost` takes them.
 
     Returns:
         The costs, and where they were measured.
@@ -81,7 +89,7 @@ def cost_report(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        costs = cost(*activations, shape=shape, device=device, repeats=repeats)
+        costs = cost(*activations, shape=shape, device=device, repeats=repeats, engines=engines)
         machine: dict[str, str | int | list[int]] = {
             "shape": [*shape],
             "device": _device_name(device),

@@ -45,7 +45,7 @@ def look_up_gradient(
     Args:
         table: The function.
         layout: Of the tensors.
-        x: Dense.
+        x: Dense; may be float16, whatever the others are.
         g: In the same order.
         out: In the same order, may be `g`; receives `g` itself where `x` is outside the grid.
         moments: `(channels, rows, 4)` float32; receives the sums of `g`, `g t` and `g t^2` over each bin or cell.
@@ -61,7 +61,7 @@ def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, m
         from softknee._engine.triton_table import run_table
 
         return run_table(table, layout, x, g, y, moments)
-    library = None if x.is_cuda else _library(x.dtype)
+    library = None if x.is_cuda else _library(y.dtype, x.dtype)
     if library is None:
         return _run_in_torch(table, layout, x, g, y, moments)
     grid = table.grid
@@ -90,10 +90,14 @@ def _run(table: Table, layout: Layout, x: Tensor, g: Tensor | None, y: Tensor, m
 
 
 @cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Return the native lookup for a dtype, None without a compiler."""
+def _library(dtype: torch.dtype, kept: torch.dtype) -> ctypes.CDLL | None:
+    """Return the native lookup for a dtype, and for inputs of that or, in half the memory, of float16.
+
+    Without a compiler, there is none.
+    """
+    defines = (DTYPES[dtype],) if kept == dtype else (DTYPES[dtype], "SK_INPUT_FLOAT16")
     try:
-        library = load((NATIVE / "table.c").read_text(encoding="utf-8"), defines=(DTYPES[dtype],))
+        library = load((NATIVE / "table.c").read_text(encoding="utf-8"), defines=defines)
     except NoCompiler:
         return None
     library.sk_table_run.argtypes, library.sk_table_run.restype = _RUN, _LONG

@@ -201,6 +201,17 @@ def _table_engine(plan: Plan, leaves: Tensor | None, device: torch.device, reach
     return Tabulated(table)
 
 
+def takes_tables(x: Tensor) -> bool:
+    """Whether a tensor may be looked up in a table: where it is plain memory, and nothing asks for the formula."""
+    return (
+        _forced.get() in {None, "auto", "table"}
+        and isinstance(x, Tensor)
+        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and _takes_kernels(x)
+    )
+
+
 def _takes_kernels(x: Tensor) -> bool:
     """Whether a tensor is plain memory, and nobody is watching operations (transforms, tracers, other modes)."""
     return (

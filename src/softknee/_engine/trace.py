@@ -28,6 +28,9 @@ Result = TypeVar("Result")
 # Whole exponents up to it become products.
 LARGEST_PRODUCT = 16
 SQUARE_ROOT = 0.5
+LOG_TWO = 0.6931471805599453
+# From here on, 1 makes no difference to a number in float64, and its square does not overflow in float32.
+FAR = 2.0**60
 # Options of operations that change no number, and those that rules take.
 WITHOUT_EFFECT = frozenset({"device", "dtype", "generator", "layout", "memory_format", "non_blocking", "pin_memory"})
 UNDERSTOOD = frozenset({"alpha", "approximate", "value"})
@@ -315,6 +318,24 @@ def _cosh(to: Builder, x: Argument) -> Argument:
     return to.add("mul", 0.5, to.add("add", to.add("exp", x), to.add("exp", to.add("neg", x))))
 
 
+def _sinh(to: Builder, x: Argument) -> Argument:
+    """Return sinh x, from e = expm1|x| as (e + e / (e + 1)) / 2; the quotient is 1 far out, where both are infinite."""
+    grown = to.add("expm1", to.add("abs", x))
+    rest = to.add("where", to.add("gt", grown, FAR), 1.0, to.add("div", grown, to.add("add", grown, 1.0)))
+    size = to.add("mul", 0.5, to.add("add", grown, rest))
+    return to.add("where", to.add("lt", x, 0.0), to.add("neg", size), size)
+
+
+def _asinh(to: Builder, x: Argument) -> Argument:
+    """Return asinh x; far out, where the square would overflow, as a logarithm."""
+    size = to.add("abs", x)
+    root = to.add("sqrt", to.add("add", to.add("mul", x, x), 1.0))
+    near = to.add("log1p", to.add("add", size, to.add("mul", size, to.add("div", size, to.add("add", root, 1.0)))))
+    far = to.add("add", to.add("log", size), LOG_TWO)
+    value = to.add("where", to.add("gt", size, FAR), far, near)
+    return to.add("where", to.add("lt", x, 0.0), to.add("neg", value), value)
+
+
 def _hypot(to: Builder, a: Argument, b: Argument) -> Argument:
     """Return the root of the sum of squares, scaled by a power of two so that these neither overflow nor vanish."""
     a, b = to.add("abs", a), to.add("abs", b)
@@ -372,4 +393,6 @@ RULES: Mapping[str, Rule] = {
     # What is written into empty memory comes after it, as an operation of its own.
     **dict.fromkeys(("zeros_like", "_efficientzerotensor", "empty_permuted", "empty", "empty_like"), lambda *_: 0.0),
     "cosh": _cosh,
+    "sinh": _sinh,
+    "asinh": _asinh,
 }

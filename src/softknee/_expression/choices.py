@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from softknee._expression.algebra import negated, order
 from softknee._expression.evaluate import evaluate_constant
-from softknee._expression.nodes import VARIABLE, Call, Name, Number, Reduction, children, rebuilt, subtrees
+from softknee._expression.nodes import VARIABLE, Call, Name, Number, children, rebuilt, subtrees
+from softknee._expression.ranges import range_of
 from softknee._expression.walk import ZERO, call, is_call, is_constant
 
 if TYPE_CHECKING:
@@ -20,26 +21,11 @@ MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 OPPOSITE = {"<": ">=", "<=": ">"}
 # Functions that are not defined everywhere.
 PARTIAL = ("/", "**", "log", "log1p", "sqrt", "tan")
-NEVER_NEGATIVE = frozenset({"exp", "sigmoid", "softplus", "abs", "square", "sqrt", "relu"})
 
 
 def nonnegative(node: Node) -> bool:
     """Whether a node is certainly at least 0 wherever it is defined."""
-    if isinstance(node, Number):
-        return node.value >= 0
-    if isinstance(node, Name):
-        return False
-    parts = children(node)
-    name = node.kind if isinstance(node, Reduction) else node.primitive.name
-    if name == "**":
-        exponent = parts[1]
-        even = isinstance(exponent, Number) and exponent.value % 2 == 0
-        return even or nonnegative(parts[0])
-    if name in {"+", "*", "/", "min", "sum", "largest"}:
-        return all(map(nonnegative, parts))
-    if name == "where":
-        return all(map(nonnegative, parts[1:]))
-    return name in NEVER_NEGATIVE or (name == "max" and any(map(nonnegative, parts)))
+    return range_of(node)[0] >= 0
 
 
 def extreme(node: Call) -> Node:
@@ -52,14 +38,10 @@ def extreme(node: Call) -> Node:
         The same function.
     """
     is_max = node.primitive.name != "min"
-    parts = dict.fromkeys(_flat(node, "max" if is_max else "min"))
-    numbers = [part.value for part in parts if isinstance(part, Number)]
-    limit = (max(numbers) if is_max else min(numbers)) if numbers else None
+    parts = [*dict.fromkeys(_flat(node, "max" if is_max else "min"))]
+    parts = _reaching(parts, is_max=is_max)
+    limit = next((part.value for part in parts if isinstance(part, Number)), None)
     others = sorted((part for part in parts if not isinstance(part, Number)), key=order)
-    if limit is not None:
-        others = [part for part in others if not _beyond(part, limit, below=is_max)]
-        if any(_beyond(part, limit, below=not is_max) for part in others):
-            limit = None
     if limit is None and len(others) == 2 and others[0] == negated(others[1]):
         size = call("abs", min(others, key=order))
         return size if is_max else call("neg", size)
@@ -80,11 +62,18 @@ def _flat(node: Node, kind: str) -> Iterator[Node]:
         yield node
 
 
-def _beyond(node: Node, limit: float, *, below: bool) -> bool:
-    """Whether a node is certainly not above (or not below) a number."""
-    if below:
-        return limit >= 0 and nonnegative(negated(node))
-    return limit <= 0 and nonnegative(node)
+def _reaching(parts: Sequence[Node], *, is_max: bool) -> list[Node]:
+    """Return the arguments that can be the maximum (or minimum): of numbers the extreme one, if that."""
+    ranges = {part: range_of(part) for part in parts}
+    if not is_max:
+        ranges = {part: (-high, -low) for part, (low, high) in ranges.items()}
+    floor = max(low for low, _ in ranges.values())
+    above = [part for part in parts if ranges[part][1] > floor]
+    if any(ranges[part][0] >= floor for part in above):
+        return above
+    # None of them is certainly as large as the one that is always the floor; a number, if there is one.
+    level = [part for part in parts if ranges[part] == (floor, floor)]
+    return [*above, next((part for part in level if isinstance(part, Number)), level[0])]
 
 
 def _folded(kind: str, parts: Sequence[Node]) -> Node:

@@ -154,6 +154,8 @@ OUTER: Mapping[str, Callable[[Node], Node]] = MappingProxyType(
         "tan": lambda u: call("+", call("square", call("tan", u)), ONE),
         "atan": lambda u: call("/", ONE, call("+", call("square", u), ONE)),
         "tanh": lambda u: call("-", ONE, call("square", call("tanh", u))),
+        "sinh": lambda u: call("/", call("+", call("exp", u), call("exp", call("neg", u))), TWO),
+        "asinh": lambda u: call("/", ONE, call("sqrt", call("+", call("square", u), ONE))),
         "erf": lambda u: call("*", Number(2 / math.sqrt(math.pi)), call("exp", call("neg", call("square", u)))),
         "sigmoid": lambda u: call("*", call("sigmoid", u), call("sigmoid", call("neg", u))),
         "softplus": lambda u: call("sigmoid", u),

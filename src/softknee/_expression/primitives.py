@@ -1,7 +1,7 @@
 """The functions formulas are made of, each with its torch and its symbolic form.
 
-Exponentials saturate at the largest finite number of the dtype instead of overflowing. The value is the same up to that
-number; beyond it, the gradient of a bounded composition such as `tanh(exp(x))` is zero and not `0 * inf`.
+Exponentials and `sinh` saturate near the largest finite number of the dtype instead of overflowing. The value is the
+same up to there; beyond, the gradient of a bounded composition such as `tanh(exp(x))` is zero and not `0 * inf`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,10 @@ def _expm1(x: Tensor) -> Tensor:
     return torch.expm1(_below_overflow(x))
 
 
+def _sinh(x: Tensor) -> Tensor:
+    return torch.sinh(-_below_overflow(-_below_overflow(x)))
+
+
 def _softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=40)
 
@@ -110,6 +114,8 @@ _DEFINITIONS: tuple[tuple[str, int, Callable[..., Tensor], Callable[..., Any]], 
     ("tan", 1, torch.tan, lambda sp, a: sp.tan(a)),
     ("atan", 1, torch.atan, lambda sp, a: sp.atan(a)),
     ("tanh", 1, torch.tanh, lambda sp, a: sp.tanh(a)),
+    ("sinh", 1, _sinh, lambda sp, a: sp.sinh(a)),
+    ("asinh", 1, torch.asinh, lambda sp, a: sp.asinh(a)),
     ("erf", 1, torch.erf, lambda sp, a: sp.erf(a)),
     ("sigmoid", 1, torch.sigmoid, lambda sp, a: 1 / (1 + sp.exp(-a))),
     ("softplus", 1, _softplus, lambda sp, a: sp.log(1 + sp.exp(a))),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from softknee._expression.primitives import Primitive
 
 # Functions that JavaScript has, by their names there.
-SHARED = ("log", "log1p", "sqrt", "abs", "sign", "max", "min", "sin", "cos", "tan", "atan", "tanh")
+SHARED = ("log", "log1p", "sqrt", "abs", "sign", "max", "min", "sin", "cos", "tan", "atan", "tanh", "asinh")
 BUILT_IN = MappingProxyType({**{name: f"Math.{name}" for name in SHARED}, "**": "Math.pow"})
 # Functions it lacks. Exponentials stop at the largest number, as ours do; the series of the error function has no
 # cancellation and is exact to the last digits.
@@ -35,6 +35,7 @@ HELPERS = MappingProxyType(
     {
         "exp": "const exp = (u) => Math.exp(Math.min(u, 709.782712893384));",
         "expm1": "const expm1 = (u) => Math.expm1(Math.min(u, 709.782712893384));",
+        "sinh": "const sinh = (u) => Math.sinh(Math.max(-709.782712893384, Math.min(u, 709.782712893384)));",
         "square": "const square = (u) => u * u;",
         "relu": "const relu = (u) => Math.max(u, 0);",
         "sigmoid": "const sigmoid = (u) => 1 / (1 + Math.exp(-u));",

@@ -34,9 +34,10 @@ CONSTANTS: Mapping[float, str] = MappingProxyType(
 )
 # Functions that are printed as their name with the arguments behind it.
 NAMED: Mapping[str, str] = MappingProxyType(
-    {name: rf"\{name}" for name in ("sin", "cos", "tan", "tanh", "max", "min")}
+    {name: rf"\{name}" for name in ("sin", "cos", "tan", "tanh", "sinh", "max", "min")}
     | {
         "atan": r"\arctan",
+        "asinh": r"\operatorname{arsinh}",
         "log": r"\ln",
         "erf": r"\operatorname{erf}",
         "sign": r"\operatorname{sgn}",
@@ -44,7 +45,7 @@ NAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 # Of which powers are printed between name and arguments.
-RAISED = ("sin", "cos", "tan", "tanh")
+RAISED = ("sin", "cos", "tan", "tanh", "sinh")
 COMPARISONS: Mapping[str, str] = MappingProxyType({"<": "<", "<=": r"\le", ">": ">", ">=": r"\ge"})
 TALL = (r"\frac", r"\sum", r"\begin", r"\left", r"\max_")
 

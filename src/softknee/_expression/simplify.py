@@ -86,6 +86,12 @@ def _odd(name: str) -> Rule:
     return lambda u: call("neg", call(name, u.arguments[0])) if is_call(u, "neg") else None
 
 
+def _odd_inverse(name: str, inverse: str) -> Rule:
+    """Return the rule of an odd function that undoes another."""
+    odd = _odd(name)
+    return lambda u: u.arguments[0] if is_call(u, inverse) else odd(u)
+
+
 def _cos(u: Node) -> Node | None:
     return call("cos", negated(u)) if _leads_negative(u) else None
 
@@ -131,6 +137,8 @@ def _power(base: Node, exponent: Node) -> Node | None:
 RULES: Mapping[str, Callable[..., Node | None]] = MappingProxyType(
     {
         **{name: _odd(name) for name in ("sin", "tan", "atan", "tanh", "erf", "sign")},
+        "sinh": _odd_inverse("sinh", "asinh"),
+        "asinh": _odd_inverse("asinh", "sinh"),
         "cos": _cos,
         "abs": _abs,
         "log": _log,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LEVELS = 16
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 74.0, 10.0, 36.0
+# Width of a character beside a row, in pixels, and how many have room where numbers stand.
+LETTER, FITTING = 6.6, 6
 
 
 def field(
@@ -32,6 +34,7 @@ def field(
     heights: tuple[float, float] | None = None,
     contours: int = 0,
     points: Sequence[tuple[float, float, str]] = (),
+    row_names: Sequence[str] = (),
     size: tuple[float, float] = (420.0, 330.0),
 ) -> Svg:
     """Draw numbers on a grid as cells of sixteen colours with their key.
@@ -49,6 +52,7 @@ def field(
             the greatest there are.
         contours: Lines of equal height to draw, about.
         points: Marked places: x, y, text beside.
+        row_names: Stand beside the rows in place of numbers, one each.
         size: Width and height in pixels.
 
     Returns:
@@ -62,14 +66,15 @@ def field(
     height = Scale(low, high, 0.0, 1.0, kind)
     width, tall = size
     count, columns = len(rows), max(map(len, rows), default=0)
-    across = _axis(x, columns, LEFT, width - RIGHT)
+    left = LEFT + LETTER * max(max(map(len, row_names), default=0) - FITTING, 0)
+    across = _axis(x, columns, left, width - RIGHT)
     up = _axis(y, count, tall - BOTTOM, TOP)
     ends = (0.0, 1.0) if log else parts(palette, low, high)
     cells = element(
         "g",
         *_cells(rows, height, palette, ends),
-        transform=f"translate({LEFT:g} {tall - BOTTOM:g}) "
-        f"scale({(width - RIGHT - LEFT) / max(columns, 1):.5f} {-(tall - BOTTOM - TOP) / max(count, 1):.5f})",
+        transform=f"translate({left:g} {tall - BOTTOM:g}) "
+        f"scale({(width - RIGHT - left) / max(columns, 1):.5f} {-(tall - BOTTOM - TOP) / max(count, 1):.5f})",
         class_="cells",
     )
     drawn = [
@@ -81,7 +86,7 @@ def field(
     return drawing(
         width,
         tall,
-        [*drawn, *_frame(across, up, names, tall), key],
+        [*drawn, *_frame(across, up, names, _row_ticks(up, y, row_names), tall), key],
         title=title,
         description=f"{description} From {_short(low)} to {_short(high)}.",
         class_="field",
@@ -143,9 +148,17 @@ def _point(x: float, y: float, text: str) -> str:
     return mark + (label(x + 8, y + 3.5, text, class_="place") if text else "")
 
 
-def _frame(x: Scale, y: Scale, names: tuple[str, str], tall: float) -> list[str]:
+def _row_ticks(up: Scale, y: tuple[float, float], names: Sequence[str]) -> list[tuple[float, str]]:
+    """Return where a text stands beside the rows: their names, or round numbers."""
+    if not names:
+        return [(value, tick_text(value)) for value in up.ticks()]
+    step = (y[1] - y[0]) / max(len(names) - 1, 1)
+    return [(y[0] + step * index, name) for index, name in enumerate(names)]
+
+
+def _frame(x: Scale, y: Scale, names: tuple[str, str], rows: Sequence[tuple[float, str]], tall: float) -> list[str]:
     frame = [label(x(value), tall - BOTTOM + 14, tick_text(value), anchor="middle") for value in x.ticks()]
-    frame += [label(x.start - 6, y(value) + 3.5, tick_text(value), anchor="end") for value in y.ticks()]
+    frame += [label(x.start - 6, y(value) + 3.5, text, anchor="end") for value, text in rows]
     frame.append(label(x.end, tall - 5, names[0], anchor="end", class_="name"))
     turned = element(
         "g", label(0, 0, names[1], anchor="end", class_="name"), transform=f"translate(9 {y.end:g}) rotate(-90)"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._extras import require
 from softknee._report.colours import PALETTES
+from softknee._report.mathml import Markup, mathml
 from softknee._report.surface import Surface
 from softknee._report.table import Table
 
@@ -83,6 +84,37 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Text to copy: a click selects all of it.
+
+    Attributes:
+        title: Names it.
+        text: Shown as it is.
+    """
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula on a line of its own.
+
+    Attributes:
+        latex: As `mathml` reads it.
+        name: What it is the formula of, before it; empty for nothing.
+    """
+
+    latex: str
+    name: str = ""
+
+    @property
+    def markup(self) -> Markup:
+        """The formula for browsers."""
+        return mathml(self.latex, display=True)
+
+
+@dataclass(frozen=True)
 class Facts:
     """Terms with their explanations.
 
@@ -108,7 +140,7 @@ class Fold:
     opened: bool = False
 
 
-Block = Table | Gallery | Note | Facts | Fold
+Block = Table | Gallery | Note | Code | Formula | Facts | Fold
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,15 @@
 #pragma once
 #include "vector_math.h"
 
+/* Shifted by 13 bits, a half is a float with its exponent off by 112, which an exact product mends, subnormals
+   included. */
+SK_INLINE float sk_load_half(uint16_t stored) {
+    uint32_t magnitude = ((uint32_t)stored & 0x7fffu) << 13;
+    float value = sk_float(magnitude) * 0x1p112f;
+    uint32_t bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : sk_bits(value);
+    return sk_float(bits | (((uint32_t)stored & 0x8000u) << 16));
+}
+
 #if defined(SK_BFLOAT16)
 
 typedef uint16_t T;
@@ -19,14 +28,7 @@ SK_INLINE T sk_store(float value) {
 
 typedef uint16_t T;
 
-/* Shifted by 13 bits, a half is a float with its exponent off by 112, which an exact product mends, subnormals
-   included. */
-SK_INLINE float sk_load(T stored) {
-    uint32_t magnitude = ((uint32_t)stored & 0x7fffu) << 13;
-    float value = sk_float(magnitude) * 0x1p112f;
-    uint32_t bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : sk_bits(value);
-    return sk_float(bits | (((uint32_t)stored & 0x8000u) << 16));
-}
+SK_INLINE float sk_load(T stored) { return sk_load_half(stored); }
 
 /* Adding a number whose last digit is that of the half rounds as the half must be rounded, ties to even. */
 SK_INLINE T sk_store(float value) {

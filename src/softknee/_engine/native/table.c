@@ -18,8 +18,18 @@
 #define SK_ACROSS 128     /* channels that are, at least, where neighbours in memory belong to different ones */
 #define SK_ROW_BITS 20
 
+/* The input that was kept for a backward pass may be halves, whatever the gradients are. */
+#if defined(SK_INPUT_FLOAT16)
+typedef uint16_t X;
+#define sk_read sk_load_half
+#else
+typedef T X;
+#define sk_read sk_load
+#endif
+
 typedef struct {
-    const T *x, *g;
+    const X *x;
+    const T *g;
     T *y;
     const sk_row *rows; /* channels x length */
     const int *entries; /* channels x bins, or null */
@@ -64,11 +74,12 @@ SK_INLINE int sk_locate(const sk_table *a, long start, int count, int channel, i
     const float low = (float)a->first, last = (float)(a->first + a->bins - 1), high = (float)(a->first + a->bins);
     const float origin = a->origin, per_step = a->per_step;
     const int bins = a->bins, first = a->first;
-    const T *x = a->x + start, *g = a->g ? a->g + start : 0;
+    const X *x = a->x + start;
+    const T *g = a->g ? a->g + start : 0;
     int outside = 0;
 #pragma omp simd reduction(+ : outside)
     for (int i = 0; i < count; i++) {
-        float u = (sk_load(x[i]) - origin) * per_step;
+        float u = (sk_read(x[i]) - origin) * per_step;
         float whole = sk_floor(u);
         /* Comparisons with NaN are false, so it ends in the first bin. */
         whole = whole > low ? whole : low;
@@ -87,7 +98,7 @@ SK_INLINE int sk_locate(const sk_table *a, long start, int count, int channel, i
     }
     if (outside)
         for (int i = 0; i < count; i++) {
-            float u = (sk_load(x[i]) - origin) * per_step;
+            float u = (sk_read(x[i]) - origin) * per_step;
             int inside = u >= low && u <= high;
             at->kept[i] = inside || !g ? 0.0f : at->g[i];
             at->g[i] = inside ? at->g[i] : 0.0f;
@@ -228,7 +239,7 @@ static long sk_gathered(const sk_table *a, long first, long last, long low, long
 /* Without g, y receives values; with it, g times slopes. `total`, where given, receives channels x length x 4 moments.
    Channels are taken in groups whose moments are near, and samples in as many parts as there are threads, so that the
    result depends on the number of threads only. Returns how many elements lie outside, or -1 where memory ran out. */
-long sk_table_run(const T *x, const T *g, T *y, const float *rows, const int *entries, float *total, float origin,
+long sk_table_run(const X *x, const T *g, T *y, const float *rows, const int *entries, float *total, float origin,
                   float per_step, int first, int bins, long length, long outer, long channels, long inner, int threads) {
     const sk_table a = {x, g, y, (const sk_row *)rows, entries, origin, per_step, first, bins, length, channels, inner};
     const long taken = total ? sizeof(sk_bin) + 4 * sizeof(double) : sizeof(sk_row);
@@ -268,10 +279,10 @@ long sk_table_run(const T *x, const T *g, T *y, const float *rows, const int *en
 }
 
 /* Writes the positions of the elements outside the grid, in order. */
-void sk_table_outside(const T *x, int64_t *positions, float origin, float per_step, int first, int bins, long count) {
+void sk_table_outside(const X *x, int64_t *positions, float origin, float per_step, int first, int bins, long count) {
     const float low = (float)first, high = (float)(first + bins);
     for (long i = 0; i < count; i++) {
-        float u = (sk_load(x[i]) - origin) * per_step;
+        float u = (sk_read(x[i]) - origin) * per_step;
         if (!(u >= low && u <= high)) *positions++ = i;
     }
 }

@@ -1,0 +1,428 @@
+"""Whole searches on tasks whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from search_whole import arguments, batches, make_model, noise, squares, train_step
+from torch import nn
+from torch.testing import assert_close
+
+from softknee._errors import DataError, ExpressionError, OptionError, UnknownActivation, UsageError
+from softknee._search.judge import Judge
+from softknee._search.result import Result
+from softknee._search.search import Search, search
+from softknee._search.session import MODULE, PAGE, RESULT
+from softknee._search.space import Space
+
+SMALLEST = (
+    r"a budget of 3 runs is too small for one verification; the smallest that works here is 10.2 \(2 baselines once, "
+    r"one of them and one candidate with 3 seeds, and the least of the search\)"
+)
+CHILD = Path(__file__).with_name("search_whole.py")
+
+
+def told(result: Result) -> dict:
+    """All that a result says but how long things took."""
+    rows = json.dumps([row.to_json([*result.best.sites]) for row in result.table])
+    timeless = re.sub(r'"seconds": [0-9.e+-]+', '"seconds": 0', rows)
+    phases = [(phase.name, phase.runs) for phase in result.cost.phases]
+    return {
+        "table": json.loads(timeless),
+        "phases": phases,
+        "verdict": result.verdict,
+        "best": result.best.candidate,
+        "differences": result.differences,
+        "notes": result.notes,
+    }
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return search(**arguments(), method="random")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    return search(**arguments(), method="random", out=folder), folder
+
+
+def test_what_is_better_is_found_and_claimed(planted):
+    assert planted.outcome == "better"
+    assert not planted.best.is_baseline
+    assert "square" in planted.best.formula
+    assert planted.measured_on == "test"
+    assert planted.best.candidate.key == planted.candidate == planted.table[0].candidate.key
+    nearest = planted.difference
+    assert planted.verdict.startswith("better than the best baseline, ")
+    assert planted.verdict.endswith(" in test loss")
+    assert nearest.p_adjusted < 0.05
+    assert 0 < nearest.low < nearest.gain < nearest.high
+    rows = {row.candidate.key: row for row in planted.table}
+    assert nearest.gain == pytest.approx(rows[nearest.baseline].final.test_mean - planted.table[0].final.test_mean)
+
+
+def test_everything_that_was_tried_is_in_the_table(planted):
+    names = {row.name for row in planted.table}
+    assert {"relu", "gelu"} <= names
+    finalists = [row for row in planted.table if row.final is not None]
+    assert [row.final.validation_mean for row in finalists] == sorted(row.final.validation_mean for row in finalists)
+    for row in finalists:
+        assert row.final.runs == (1, 2, 3)
+        assert [one.phase for one in row.scores if one.run] == ["verify"] * 3
+        # Only who is compared was looked at on the test data.
+        assert (row.final.test is not None) == (row.is_baseline or row.candidate.key == planted.candidate)
+    others = [row.loss for row in planted.table if row.final is None]
+    assert others == sorted(others)
+    assert all(row.part == 1.0 for row in planted.table)
+
+
+def test_the_meter_adds_up_and_the_budget_holds(planted):
+    cost = planted.cost
+    assert cost.spent <= cost.budget == 18.0
+    assert cost.spent == pytest.approx(math.fsum(phase.runs for phase in cost.phases))
+    assert [phase.name for phase in cost.phases] == ["baselines", "random", "verify"]
+    assert max(one.charged for row in planted.table for one in row.scores) == pytest.approx(cost.spent)
+    full, evaluation = 32.0, 4 / 3
+    trainings = sum(len({one.run for one in row.scores}) for row in planted.table)
+    evaluations = sum(len(row.scores) for row in planted.table)
+    finals = sum(1 for row in planted.table for one in row.scores if one.run)
+    tested = finals * 8 / 3
+    assert cost.spent * full == pytest.approx(trainings * full + evaluations * evaluation + tested)
+
+
+@pytest.mark.parametrize("method", ["halving", "evolve", "random"])
+@pytest.mark.parametrize("budget", [9.0, 14.0])
+def test_no_method_exceeds_the_budget(method, budget):
+    result = search(**arguments(budget=budget, epochs=1, baselines=("relu",), seeds=2), method=method)
+    assert result.cost.spent <= budget
+    assert any(row.candidate.origin == method for row in result.table)
+
+
+def test_the_same_seed_gives_the_same_search_and_another_another(planted):
+    assert told(search(**arguments(), method="random")) == told(planted)
+    assert told(search(**arguments(seed=1), method="random"))["table"] != told(planted)["table"]
+
+
+def test_without_anything_to_learn_a_baseline_is_returned():
+    result = search(**arguments(noise), method="random")
+    assert result.outcome == "baseline"
+    assert result.best.is_baseline
+    name = {"relu": "ReLU", "gelu": "GELU"}[result.best.name]
+    assert result.verdict == f"nothing beat {name} within the noise; use {name}"
+    assert result.best.candidate.key == result.reference
+
+
+def test_without_test_batches_the_claim_says_what_it_is_on():
+    result = search(**arguments(test_batches=None, budget=14.0), method="random")
+    assert result.measured_on == "validation"
+    assert result.verdict.endswith("in validation loss, which the search has seen")
+    assert "validation data, which the search has seen" in result.notes[0]
+    assert all(row.final.test is None for row in result.table if row.final)
+
+
+def test_what_the_model_has_joins_the_baselines():
+    def with_tanh():
+        return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    result = search(**arguments(make_model=with_tanh, budget=16.0), method="random")
+    assert {row.name for row in result.table if row.is_baseline} == {"relu", "gelu", "tanh"}
+
+
+def test_diverging_candidates_are_shown_charged_and_do_not_win():
+    def exploding(model, batch):
+        loss = train_step(model, batch)
+        return loss * float("nan") if "square" in repr(model) and model.training else loss
+
+    result = search(**arguments(train_step=exploding, space=Space(unary=("square", "tanh"), binary=("left", "add"))))
+    failed = [row for row in result.table if row.failure is not None]
+    assert failed
+    assert "the training loss was nan" in failed[0].failure
+    assert result.cost.failed == len(failed)
+    assert 0 < result.cost.failed_runs < result.cost.spent
+    assert "square" not in result.best.name
+
+
+def test_a_function_for_each_group_and_putting_them_in():
+    def two():
+        return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    given = arguments(make_model=two, scope="site", budget=14.0, seeds=2)
+    result = search(**given, method="random")
+    best = result.best
+    assert [*best.sites] == ["1", "3"]
+    assert {len(row.candidate.functions) for row in result.table} == {2}
+    model, report = best.apply(two())
+    assert len(report.changed) == 2
+    x = torch.randn(5)
+    for index, group in ((1, "1"), (3, "3")):
+        assert_close(model[index](x), best.functions[group].make()(x))
+    assert best.source().count("(nn.Module)") == 2
+    if not best.is_baseline:
+        assert best.formula.startswith("1: ")
+    with pytest.raises(UsageError, match="group must be one of 1, 3, got None"):
+        best.module()
+
+
+def test_the_function_to_take_away_is_the_one_that_was_trained(planted, tmp_path):
+    x = torch.linspace(-4, 4, 50)
+    module = planted.best.module()
+    names: dict = {}
+    exec(planted.best.source(), names)
+    assert_close(names["Found"]()(x), module(x))
+    model, _ = planted.best.apply(make_model())
+    assert_close(model[1](x), module(x))
+    assert planted.best.to_onnx(tmp_path / "best.onnx") < 1e-5
+    assert planted.best.latex
+
+
+def test_a_result_is_plain_data_and_back(kept):
+    result, folder = kept
+    data = json.loads((folder / RESULT).read_text())
+    again = Result.from_json(data)
+    assert again == result
+    assert again.to_json() == data
+    assert repr(again) == repr(result)
+    assert data["functions"][0]["text"] == result.best.candidate.functions[0].text
+    with pytest.raises(DataError, match="the result has schema 99; this version of softknee reads 1"):
+        Result.from_json({**data, "schema": 99})
+
+
+def test_a_result_shows_itself_shortly(planted):
+    lines = repr(planted).splitlines()
+    assert lines[0] == planted.verdict
+    assert planted.best.name in repr(planted)
+    assert len(lines) < 16
+    assert planted.verdict in planted._repr_html_()
+
+
+def test_the_folder_holds_all_there_is(kept, planted):
+    result, folder = kept
+    assert told(result) == told(planted)
+    assert {RESULT, PAGE, MODULE, "settings.json", "runs"} <= {path.name for path in folder.iterdir()}
+    assert "class Found(nn.Module)" in (folder / MODULE).read_text()
+    assert result.verdict in (folder / PAGE).read_text()
+    assert not [*folder.rglob("*.part")]
+
+
+def test_a_finished_search_returns_at_once(kept, monkeypatch):
+    result, folder = kept
+    monkeypatch.setattr(Judge, "score", lambda *_, **__: pytest.fail("trained again"))
+    assert search(**arguments(), method="random", out=folder) == result
+
+
+def test_a_folder_is_for_one_search(kept):
+    _, folder = kept
+    with pytest.raises(UsageError, match=r"has epochs=4, now it is 5; give the same arguments to go on, or another"):
+        search(**arguments(epochs=5), method="random", out=folder)
+    with pytest.raises(UsageError, match=r"goes by method='random', now it is 'evolve'; give the same to go on, or"):
+        search(**arguments(), method="evolve", out=folder)
+
+
+def test_more_budget_goes_on_from_what_is_there(kept, tmp_path):
+    import shutil
+
+    _, folder = kept
+    copied = shutil.copytree(folder, tmp_path / "more")
+    result = search(**arguments(budget=22.0), method="random", out=copied)
+    assert told(result) == told(search(**arguments(budget=22.0), method="random"))
+
+
+@pytest.mark.parametrize("method", ["evolve", pytest.param("random", marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path, method):
+    expected = search(**arguments(), method=method)
+    command = [sys.executable, str(CHILD), str(tmp_path / "out"), method]
+    for number in range(1, 3):
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
+            # From when it has something to lose: more with each life.
+            waiting = time.monotonic() + 60
+            while len([*(tmp_path / "out" / "runs").glob("*.json")]) < 7 * number and time.monotonic() < waiting:
+                time.sleep(0.01)
+                assert child.poll() is None, child.stderr.read().decode()
+            child.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "out" / RESULT).exists()
+    assert told(search(**arguments(), method=method, out=tmp_path / "out")) == told(expected)
+
+
+def test_interrupted_by_the_keyboard_it_stops_and_can_go_on(tmp_path, planted):
+    count = 0
+
+    def impatient(model, batch):
+        nonlocal count
+        count += 1
+        if count == 400:
+            raise KeyboardInterrupt
+        return train_step(model, batch)
+
+    state = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        search(**arguments(train_step=impatient), method="random", out=tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert told(search(**arguments(), method="random", out=tmp_path)) == told(planted)
+
+
+def test_the_callers_random_state_is_left_alone(planted):
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    torch.manual_seed(5)
+    search(**arguments(budget=14.0), method="halving")
+    assert_close(torch.randn(3), expected)
+
+
+def test_progress_is_told_in_texts():
+    said: list[str] = []
+    result = search(**arguments(budget=14.0), method="random", progress=said.append)
+    assert said[:2] == ["baseline 1 of 2: relu", "baseline 2 of 2: gelu"]
+    assert re.fullmatch(r"random: \d+\.\d training runs to search with", said[2])
+    assert said[-1] == result.verdict
+
+
+def test_proposals_are_judged_as_all_others_are():
+    going = Search(**arguments(budget=14.0))
+    before = going.ask()
+    assert [name for name, _ in before.tried] in (["relu", "gelu"], ["gelu", "relu"])
+    assert before.runs == 4
+    assert {"tanh", "gelu", "softplus"} <= {*before.functions}
+    score = going.tell("a * x**2", a=0.5)
+    assert (score.run, score.part) == (0, 1.0)
+    assert going.ask().runs == before.runs - 1
+    assert "x ** 2" in going.ask().hint or "x**2" in going.ask().hint
+    # The same function under another name costs nothing; so does a baseline.
+    assert going.tell("3 * x * x - 1").loss == score.loss
+    assert going.tell("2 * relu(x)").loss == dict(before.tried)["relu"]
+    assert going.ask().runs == before.runs - 1
+    result = going.result()
+    assert result.outcome == "better"
+    assert result.best.candidate.functions[0].constants == (("a", 0.5),)
+    assert result.table[0].candidate.origin == "asked"
+    assert going.result() is result
+    with pytest.raises(UsageError, match="this search has ended, and its test data are read"):
+        going.tell("x * x * x")
+
+
+def test_proposals_outlive_the_process_and_join_a_method(tmp_path):
+    given = arguments(budget=16.0, space=Space(unary=("tanh", "max0", "atan"), binary=("left", "add"), cores=1))
+    score = Search(**given, out=tmp_path).tell("x * x")
+    going = Search(**given, out=tmp_path)
+    assert "x * x" in dict(going.ask().tried)
+    result = going.run("random")
+    row = next(row for row in result.table if row.candidate.origin == "asked")
+    assert row.loss == score.loss
+    assert any(one.candidate.origin == "random" for one in result.table)
+    assert row.candidate == result.best.candidate
+
+
+@pytest.mark.parametrize(
+    ("proposed", "constants", "error", "message"),
+    [
+        ("x * tan(", {}, ExpressionError, "x \\* tan"),
+        ("x * a", {}, OptionError, "'a'"),
+        ("gelo", {}, UnknownActivation, "gelu"),
+        ("3", {}, UsageError, "3 is constant, or not finite everywhere from -20 to 20"),
+        ("x - x", {}, UsageError, "is constant, or not finite"),
+        ("log(x)", {}, UsageError, "is constant, or not finite"),
+        ("glu", {}, UsageError, "glu is of the kind gated; a search is for functions of single elements"),
+        ("a * x", {"a": "two"}, OptionError, "constant a must be a number, got 'two'"),
+        ({"one": "x"}, {}, UsageError, "a proposal by group needs one function for each of all"),
+    ],
+)
+def test_a_bad_proposal_is_refused_and_costs_nothing(proposed, constants, error, message, asking):
+    before = asking.ask()
+    with pytest.raises(error, match=message):
+        asking.tell(proposed, **constants)
+    assert asking.ask() == before
+
+
+@pytest.fixture(scope="module")
+def asking():
+    return Search(**arguments(budget=11.0))
+
+
+def test_a_proposal_that_verification_cannot_spare_is_refused(asking):
+    for text in ("x**2", "abs(x)"):
+        if asking.ask().runs:
+            asking.tell(text)
+    assert asking.ask().runs == 0
+    with pytest.raises(UsageError, match=r"training runs are left beside those for verification, and a proposal costs"):
+        asking.tell("tanh(x) + x")
+    assert asking.result().best
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"budget": 3},
+            UsageError,
+            SMALLEST,
+        ),
+        ({"budget": 0}, UsageError, "budget must be a number of training runs above 0, got 0"),
+        ({"budget": math.nan}, UsageError, "budget must be a number of training runs above 0, got nan"),
+        ({"seeds": 1}, UsageError, "seeds must be a whole number from 2 to 999, got 1; one run cannot tell"),
+        ({"baselines": "relu"}, UsageError, "baselines must be a list of at least one activation, got 'relu'"),
+        ({"baselines": ()}, UsageError, r"baselines must be a list of at least one activation, got \(\)"),
+        ({"baselines": ("relu", "gelo")}, UnknownActivation, "gelu"),
+        ({"baselines": ("glu",)}, UsageError, "baseline glu: "),
+        ({"space": "two-cores"}, UsageError, "no space named 'two-cores'; did you mean 'one-core'"),
+        ({"method": "magic"}, UsageError, "no search method named 'magic'; there are auto, grafs"),
+        ({"make_model": lambda: nn.Linear(2, 1)}, UsageError, "the model has no activation to search for"),
+        ({"train_step": lambda model, batch: 1.0}, UsageError, "train_step must return the loss as a tensor of one"),
+        (
+            {"train_step": lambda model, batch: model(batch[0])},
+            UsageError,
+            "train_step must return the loss as a tensor",
+        ),
+        (
+            {"train_step": lambda model, batch: train_step(model, batch) * math.nan},
+            DataError,
+            "train_step returned nan",
+        ),
+        ({"train_batches": iter(batches(squares, 64, 0))}, UsageError, "train_batches"),
+        ({"epochs": 0}, UsageError, "epochs must be a whole number of at least 1, got 0"),
+        ({"optimizer": lambda parameters: None}, UsageError, "optimizer must return a torch.optim.Optimizer"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_training(changes, error, message, monkeypatch):
+    monkeypatch.setattr(Judge, "score", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(error, match=message):
+        search(**arguments(**changes))
+
+
+def test_the_smallest_budget_named_works(monkeypatch):
+    result = search(**arguments(budget=10.2), method="halving")
+    assert result.cost.spent <= 10.2
+    assert result.candidate is not None
+
+
+def test_when_every_baseline_fails_the_search_says_so():
+    def failing(model, batch):
+        loss = train_step(model, batch)
+        return loss * (math.nan if "relu" in repr(model).lower() and "Sequential" in repr(model) and loss < 3 else 1)
+
+    with pytest.raises(UsageError, match="every baseline failed, so there is nothing to beat; ReLU: the training loss"):
+        search(**arguments(train_step=failing, baselines=("relu",), budget=14.0), method="random")
+
+
+def test_what_is_found_again_is_named_as_the_baseline_it_is():
+    space = Space(unary=("max0", "gelu"), binary=("left",), cores=1)
+    result = search(**arguments(space=space, budget=14.0), method="random")
+    assert result.verdict.startswith("nothing new was found; use ")
+    assert result.best.is_baseline
+
+
+def test_a_damaged_result_says_what_to_do(tmp_path):
+    given = arguments(budget=10.2, seeds=3)
+    search(**given, method="random", out=tmp_path)
+    (tmp_path / RESULT).write_text("{")
+    with pytest.raises(DataError, match=r"result.json is damaged; delete it, and it is made again"):
+        search(**given, method="random", out=tmp_path)
