@@ -110,7 +110,12 @@ def speed(batch: int, rounds: int) -> list[tuple[str, str, float, str]]:
     growth_bilevel = ratio(seconds["bi-level, twice the operations"], seconds["bi-level"])
     return [
         ("search step, bi-level", RELEASED["bi-level"], ratio(seconds["bi-level"], seconds["relu"]), "<= 2.2"),
-        ("search step, single pass", RELEASED["single pass"], ratio(seconds["single pass"], seconds["relu"]), "<= 1.25"),
+        (
+            "search step, single pass",
+            RELEASED["single pass"],
+            ratio(seconds["single pass"], seconds["relu"]),
+            "<= 1.25",
+        ),
         ("single pass, operations doubled / not", RELEASED["growth"], growth, "<= 1.08"),
         ("bi-level, operations doubled / not", RELEASED["growth"], growth_bilevel, "<= 1.08"),
     ]
@@ -121,7 +126,14 @@ def released(batch: int) -> list[tuple[str, str, float, str]]:
     mixed = Network(batch, Mixture())
     steps = {"relu": Network(batch).single, "cell": mixed.written(mixed.single)}
     seconds = interleaved(steps, repeats=2)
-    return [("single pass, the cell itself at every element", RELEASED["single pass"], ratio(seconds["cell"], seconds["relu"]), "")]
+    return [
+        (
+            "single pass, the cell itself at every element",
+            RELEASED["single pass"],
+            ratio(seconds["cell"], seconds["relu"]),
+            "",
+        )
+    ]
 
 
 def gradient() -> list[tuple[str, float, float]]:
@@ -132,7 +144,9 @@ def gradient() -> list[tuple[str, float, float]]:
     rows = []
     for left in (110, 50, 12):
         found = [_errors(seed, left) for seed in range(SEEDS)]
-        rows.append((f"{left} of 110 slots left, worst of {SEEDS}", *(max(column) for column in zip(*found, strict=True))))
+        rows.append(
+            (f"{left} of 110 slots left, worst of {SEEDS}", *(max(column) for column in zip(*found, strict=True)))
+        )
     return rows
 
 

@@ -1,10 +1,10 @@
 """Enumeration: all distinct one-core functions, in two runs each, on a small regression; and whether losses are right.
 
 The student is a 6-12-12-1 network, the teacher another of that shape with a function of the space; 600 steps of Adam
-with batches of 64. Seconds are of this process on one thread, everything included: making formulas and tables, training,
-validation. Losses are compared with those of the same models trained one by one through the formulas as they are
-written, and these with themselves after starting weights were changed by one part in ten million: what training makes of
-rounding alone.
+with batches of 64. Seconds are of this process on one thread, everything included: making formulas and tables,
+training, validation. Losses are compared with those of the same models trained one by one through the formulas as they
+are written, and these with themselves after starting weights were changed by one part in ten million: what training
+makes of rounding alone.
 
 Usage: python benchmarks/search_enumeration.py [--functions 1251] [--compared 20]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +58,7 @@ class Batches:
 
 def student() -> nn.Module:
     """Return a network with ReLU."""
-    layers = [nn.Linear(*widths) for widths in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    layers = [nn.Linear(*widths) for widths in pairwise(WIDTHS)]
     return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
 
@@ -71,7 +72,7 @@ def regression() -> Task:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(TRAINED + HELD, WIDTHS[0], generator=generator)
     y, function = x, sk.create(PLANTED)
-    for layer, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+    for layer, (inputs, outputs) in enumerate(pairwise(WIDTHS)):
         y = y @ (torch.randn(inputs, outputs, generator=generator) * 1.5 / inputs**0.5)
         y = function(y) if layer < len(WIDTHS) - 2 else y
     y = (y - y.mean()) / y.std() + NOISE * torch.randn(y.shape, generator=generator)

@@ -69,7 +69,7 @@ def test_every_public_name_is_there():
     ("arguments", "message"),
     [
         (["bench", "fashion-mlp", "-a", "gleu"], "no activation named 'gleu'; did you mean"),
-        (["bench", "fashion", "-a", "relu"], "no protocol named 'fashion'; did you mean 'fashion-mlp'"),
+        (["bench", "fashion-mpl", "-a", "relu"], "no protocol named 'fashion-mpl'; did you mean 'fashion-mlp'"),
         (["bench", "fashion-mlp", "-a", "relu", "--seeds", "0"], "seeds must be an integer of at least 1, got 0"),
         (["bench", "fashion-mlp", "-a", "relu", "--seeds", "many"], "--seeds"),
         (["bench", "fashion-mlp"], "Missing option"),

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from softknee._engine.select import engine
     from softknee._errors import MissingExtra, SoftkneeError, UsageError
     from softknee._glu import glu
+    from softknee._search.mixture import Mixture
+    from softknee._search.operations import Operation
+    from softknee._search.search import search
+    from softknee._search.session import Search
+    from softknee._search.space import Space
     from softknee._spec import Param, Promises, Spec
     from softknee._surgery.calibrate import calibrate
     from softknee._surgery.calibration import CalibratedLayer, Calibration
@@ -47,13 +52,17 @@ _HOMES = {
     "Design": "softknee._design",
     "Diagnosis": "softknee._diagnose.diagnosis",
     "MissingExtra": "softknee._errors",
+    "Mixture": "softknee._search.mixture",
+    "Operation": "softknee._search.operations",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
     "Recipe": "softknee._surgery.recipe",
     "Report": "softknee._surgery.swap",
+    "Search": "softknee._search.session",
     "Site": "softknee._surgery.places",
     "Sites": "softknee._surgery.places",
     "SoftkneeError": "softknee._errors",
+    "Space": "softknee._search.space",
     "Spec": "softknee._spec",
     "Study": "softknee._bench.study",
     "UsageError": "softknee._errors",
@@ -78,6 +87,7 @@ _HOMES = {
     "moments": "softknee._card.propagation",
     "parameter_groups": "softknee.nn.groups",
     "recognise": "softknee._card.recognise",
+    "search": "softknee._search.search",
     "sites": "softknee._surgery.find",
     "source": "softknee._card.source",
     "swap": "softknee._surgery.swap",
@@ -94,13 +104,17 @@ __all__ = [
     "Design",
     "Diagnosis",
     "MissingExtra",
+    "Mixture",
+    "Operation",
     "Param",
     "Promises",
     "Recipe",
     "Report",
+    "Search",
     "Site",
     "Sites",
     "SoftkneeError",
+    "Space",
     "Spec",
     "Study",
     "UsageError",
@@ -131,6 +145,7 @@ __all__ = [
     "nn",
     "parameter_groups",
     "recognise",
+    "search",
     "sites",
     "source",
     "swap",

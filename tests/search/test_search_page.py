@@ -84,6 +84,21 @@ def test_what_went_straight_to_the_finals_has_no_loss_of_before():
     assert [cells[3:5] for cells in shown if cells[1] == WINNER] == [["", ""]]
 
 
+def test_trainings_that_chose_the_finalists_are_told_apart():
+    data = result()
+    (row,) = [row for row in data["table"] if row["name"] == WINNER]
+    after = {**row["scores"][0], "phase": "select", "run": 2000}
+    row["scores"] += [{**after, "loss": 0.31}, {**after, "run": 2001, "loss": 0.33}]
+    data["cost"]["phases"].append({"name": "select", "runs": 2.0, "seconds": 6.0})
+    page = result_page(data)
+    shown = tables(page)["tried"]
+    assert shown[0][5].startswith("Selection")
+    assert [cells[5] for cells in shown if cells[1] in {WINNER, "gelu"}] == ["0.3200", ""]
+    assert "seeds used for nothing else" in page
+    assert "seeds used for nothing else" not in result_page(result())
+    assert "selection, from other seeds" in page
+
+
 def test_the_verdict_stands_first_and_its_numbers_below():
     data = result()
     page = result_page(data)

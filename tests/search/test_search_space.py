@@ -200,7 +200,7 @@ def test_constants_and_overflows_have_no_fingerprint():
 def test_operations_of_ones_own():
     space = Space(unary=["tanh", CUBED], binary=["add", "left"], cores=1)
     genotype = Genotype(("cubed_sine", "tanh"), ("add",))
-    assert space.function(genotype).text == "sin(x)**3 + tanh(x)"
+    assert space.function(genotype).text == "tanh(x) + sin(x)**3"
     torch.testing.assert_close(values(space, [genotype], X)[0], X.sin() ** 3 + X.tanh())
     # The two, and their sum; twice one of them is that one.
     assert len(space.distinct()) == 3

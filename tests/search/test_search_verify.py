@@ -9,7 +9,17 @@ from softknee._engine import select
 from softknee._search.candidate import Candidate, Function
 from softknee._search.judge import VERIFY, Score
 from softknee._search.verdict import SEEN, amount, decide, title
-from softknee._search.verify import Final, entrants, final_runs, finals, test_losses
+from softknee._search.verify import (
+    SELECT,
+    Final,
+    Places,
+    final_runs,
+    finals,
+    heats,
+    places_for,
+    price,
+    test_losses,
+)
 from softknee._statistics.intervals import paired_difference
 
 RELU, GELU, SWISH = (Candidate((Function(text),), "baseline") for text in ("relu", "gelu", "swish"))
@@ -47,21 +57,46 @@ test_reader.__test__ = False
 @pytest.mark.parametrize(
     ("runs", "candidates", "baselines", "expected"),
     [
+        (1.0, 9, 6, (1, 1)),
         (6.0, 9, 6, (1, 1)),
         (9.0, 9, 6, (1, 2)),
-        (12.0, 9, 6, (2, 2)),
-        (15.0, 9, 6, (2, 3)),
+        (12.9, 9, 6, (1, 2)),
+        (13.0, 9, 6, (2, 2)),
+        (15.0, 9, 6, (3, 2)),
         (18.0, 9, 6, (3, 3)),
-        (21.0, 9, 6, (4, 3)),
+        (20.0, 9, 6, (4, 3)),
         (200.0, 9, 6, (4, 3)),
-        (15.0, 1, 6, (1, 3)),
-        (15.0, 9, 1, (4, 1)),
-        (15.0, 0, 6, (0, 3)),
-        (8.9999999, 9, 6, (1, 1)),
+        (200.0, 1, 6, (1, 3)),
+        (200.0, 9, 1, (4, 1)),
+        (9.0, 9, 1, (1, 1)),
+        (200.0, 0, 6, (0, 3)),
+        (8.9999999999, 9, 6, (1, 2)),
     ],
 )
-def test_finals_let_in_as_many_as_can_be_paid(runs, candidates, baselines, expected):
-    assert entrants(runs, 3.0, candidates=candidates, baselines=baselines) == expected
+def test_as_many_take_part_as_can_be_paid(runs, candidates, baselines, expected):
+    places = places_for(Judge(), runs, 3, candidates=candidates, baselines=baselines)
+    assert places == expected
+    assert price(Judge(), places, 3) <= max(runs, 6.0) + 1e-9
+
+
+def test_verification_costs_what_it_says():
+    judge = Judge()
+    (chosen,) = heats(judge, [FOUND, OTHER, THIRD], str)
+    finals(judge, [chosen], [RELU, GELU], 3, str)
+    assert len(judge.asked) == price(judge, Places(3, 2), 3) == 15
+
+
+def test_heats_choose_in_runs_of_their_own():
+    said: list[str] = []
+    judge = Judge(losses={FOUND.name: 0.9, OTHER.name: 0.2, THIRD.name: 0.5}, failing=(OTHER.name, 2001))
+    # The best has failed.
+    assert heats(judge, [FOUND, OTHER, THIRD], said.append) == [THIRD]
+    assert {run for _, run, _, _ in judge.asked} == {2000, 2001}
+    assert {phase for *_, phase in judge.asked} == {SELECT}
+    assert said[0] == "select 1 of 3: x * tanh(1 * x)"
+    assert heats(Judge(failing=(FOUND.name, 2000)), [FOUND], str) == [FOUND]
+    assert heats(Judge(failing=(None, 2000)), [FOUND, OTHER], str) == []
+    assert heats(judge, [], str) == []
 
 
 def test_a_difference_that_is_there_is_claimed_with_its_interval():
@@ -197,16 +232,21 @@ def test_titles_are_what_people_say():
 
 
 class Judge:
-    """Scores by a rule, and remembers what it was asked."""
+    """Scores by a rule, and remembers what it was asked; each costs a run."""
 
-    def __init__(self, failing: tuple[str, int] | None = None) -> None:
-        self.failing, self.asked, self.engines = failing, [], set()
+    def __init__(self, losses: dict[str, float] | None = None, failing: tuple[str | None, int] | None = None) -> None:
+        self.losses, self.failing, self.asked, self.engines = losses or {}, failing, [], set()
+
+    def price(self, part=1.0, *, phase, after=0.0):
+        return 1.0
 
     def score(self, candidate, run, part=1.0, *, phase):
         self.asked.append((candidate.name, run, part, phase))
         self.engines.add(select._forced.get())
-        failure = "the training loss was nan at step 3" if (candidate.name, run) == self.failing else None
-        return Score(candidate, run, part, () if failure else (run, run + 1.0), failure, 0.0, 0.0, phase)
+        failing = self.failing in {(candidate.name, run), (None, run)}
+        loss = self.losses.get(candidate.name, run)
+        failure = "the training loss was nan at step 3" if failing else None
+        return Score(candidate, run, part, () if failure else (loss, loss + 1.0), failure, 0.0, 0.0, phase)
 
     def test(self, candidate, run):
         return np.array([10.0 * run, 10.0 * run + 1])

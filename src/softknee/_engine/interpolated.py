@@ -104,7 +104,7 @@ class _Interpolated(Function):
         if outside is not None:
             points = in_memory_order(x, memory_format)[outside].float()
             in_memory_order(y, memory_format)[outside] = exact(points, *arguments).to(y.dtype)
-        # Where slopes are read off, half precision is finer than a bin is wide; beyond, slopes are those of the function.
+        # Half precision is finer than bins are; what lies outside is kept as it is, for the function itself.
         halved = x.dtype == torch.float32 and outside is None
         ctx.save_for_backward(x.half() if halved else x, *arguments)
         return y

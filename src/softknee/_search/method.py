@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
+from inspect import signature
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
-from softknee._errors import UsageError, did_you_mean
+from softknee._errors import OptionError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,16 +54,39 @@ class Method:
         home: The module that has its `find`.
         least: Full runs that it needs at least.
         about: What it does, in a line.
+        options: That its `find` takes by name.
     """
 
     home: str
     least: float
     about: str
+    options: tuple[tuple[str, float | str], ...] = ()
 
     @property
     def find(self) -> Find:
         """The function that searches."""
-        return cast("Find", import_module(self.home).find)
+        return cast("Find", partial(import_module(self.home).find, **dict(self.options)))
+
+    def given(self, items: str) -> Method:
+        """Return the method with options.
+
+        Args:
+            items: As in `"bilevel=joint,rate=0.1"`.
+
+        Raises:
+            OptionError: It has none of that name.
+        """
+        known = [
+            one.name for one in signature(import_module(self.home).find).parameters.values() if one.default != one.empty
+        ]
+        options = []
+        for item in items.split(","):
+            name, _, value = (part.strip() for part in item.partition("="))
+            if name not in known or not value:
+                there = f"it has {', '.join(known)}" if known else "it has none"
+                raise OptionError(f"{item.strip()!r} is no option of this search method; {there}, as in name=value")
+            options.append((name, _plain(value)))
+        return replace(self, options=tuple(options))
 
     def check(self, task: Task, space: Space) -> None:
         """See that it can search for a task in a space, by the `check` of its module if that has one.
@@ -80,7 +106,7 @@ class Method:
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "auto": Method("softknee._search.portfolio", 1.0, "several of the others, as the budget allows"),
-        "grafs": Method("softknee._search.gradient", 3.0, "gradients of all operations mixed, fewer and fewer"),
+        "grafs": Method("softknee._search.gradient", 1.2, "gradients of all operations mixed, fewer and fewer"),
         "enumerate": Method("softknee._search.enumerate", 1.0, "every function of a one-core space, many at a time"),
         "halving": Method("softknee._search.halving", 1.0, "a race: the better ones are trained longer, on more seeds"),
         "evolve": Method("softknee._search.evolve", 1.0, "mutations of what did well, with constants that are trained"),
@@ -89,13 +115,27 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 
 
-def method_of(name: str) -> Method:
-    """Return a method by name.
+def method_of(text: str) -> Method:
+    """Return a method by name, with options in brackets: `"grafs[bilevel=joint]"`.
 
     Raises:
         UsageError: There is none of that name.
+        OptionError: It has no such option.
     """
-    if not isinstance(name, str) or name not in METHODS:
-        hint = did_you_mean(str(name), METHODS) or ";"
-        raise UsageError(f"no search method named {name!r}{hint} there are {', '.join(METHODS)}")
-    return METHODS[name]
+    parts = (
+        re.fullmatch(r"\s*(?P<name>[^\[\]]*?)\s*(?:\[(?P<options>[^\[\]]*)\]\s*)?", text)
+        if isinstance(text, str)
+        else None
+    )
+    if parts is None or parts["name"] not in METHODS:
+        hint = did_you_mean(str(text), METHODS) or ";"
+        raise UsageError(f"no search method named {text!r}{hint} there are {', '.join(METHODS)}")
+    method = METHODS[parts["name"]]
+    return method if parts["options"] is None else method.given(parts["options"])
+
+
+def _plain(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value

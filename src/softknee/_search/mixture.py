@@ -238,7 +238,8 @@ class Mixture(nn.Module):
 
     def _shares(self, kind: str, function: Tensor) -> Tensor:
         """Return the weights of operations for sites that belong to functions."""
-        live, alpha = getattr(self, f"{kind}_live")[function], getattr(self, f"{kind}_alpha")[function].float()
+        live: Tensor = getattr(self, f"{kind}_live")[function]
+        alpha: Tensor = getattr(self, f"{kind}_alpha")[function].float()
         if not self.training:
             best = alpha.masked_fill(~live, -torch.inf).argmax(-1)
             return F.one_hot(best, alpha.shape[-1]).float()

@@ -9,6 +9,7 @@ from softknee._report.lines import Axes, Series, line_chart
 from softknee._report.page import Block, Figure, Gallery, Key, Section
 from softknee._report.svg import focus, padded
 from softknee._report.table import Cell, Column, Table, plural
+from softknee._search.page_words import SELECT, VERIFY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Score = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 SIZE = (340.0, 236.0)
-BEST, TRIED, BASELINE, FINAL, PARTIAL = 0, 0, 1, 2, 6
+BEST, TRIED, BASELINE, FINAL, HEAT, PARTIAL = 0, 0, 1, 2, 3, 6
 
 
 def cost_section(data: Mapping[str, Any]) -> Section:
@@ -97,7 +98,8 @@ def _progress(data: Mapping[str, Any]) -> Gallery | None:
     groups: tuple[tuple[str, list[Score], int, Weight], ...] = (
         ("baselines", [one for one in full if one[0]["is_baseline"]], BASELINE, "dots"),
         ("candidates", [one for one in full if not one[0]["is_baseline"]], TRIED, "dots"),
-        ("final runs, from fresh seeds", [*_scores(data, final=True)], FINAL, "dots"),
+        ("selection, from other seeds", [*_scores(data, SELECT)], HEAT, "dots"),
+        ("final runs, from fresh seeds", [*_scores(data, VERIFY)], FINAL, "dots"),
         ("parts of a run", [one for one in scores if one[1]["part"] < 1], PARTIAL, "cross"),
     )
     series = [
@@ -128,11 +130,11 @@ def _progress(data: Mapping[str, Any]) -> Gallery | None:
     return Gallery([Figure(picture, "The best validation loss as the budget was spent", name=False)], keys)
 
 
-def _scores(data: Mapping[str, Any], *, final: bool = False) -> Iterator[Score]:
-    """Yield what was scored in the finals, or with seed 0 before, and did not fail, with its candidate."""
+def _scores(data: Mapping[str, Any], phase: str = "") -> Iterator[Score]:
+    """Yield what was scored in a phase, or with seed 0 in any, and did not fail, with its candidate."""
     for row in data["table"]:
         for score in row["scores"]:
-            if (score["phase"] == "verify" if final else score["run"] == 0) and score["loss"] is not None:
+            if (score["phase"] == phase if phase else score["run"] == 0) and score["loss"] is not None:
                 yield row, score
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._report.page import Block, Facts, Fold, Section
 from softknee._report.table import listed, plural
+from softknee._search.page_words import SELECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ _CHOICE = (
     "Finalists were chosen by validation loss, and of them the one with the lowest mean validation loss over its final "
     "runs. {last}"
 )
+_SELECTED = "Which of those that were found are finalists was decided by trainings from seeds used for nothing else. "
 _TEST = "The test set was read once, after that."
 _VALIDATION = "No test set was given: the claim is about validation data, which the search has seen."
 _INTERVALS = (
@@ -59,13 +61,14 @@ def method_section(data: Mapping[str, Any]) -> Section:
     """
     settings = data["settings"]
     tested = data["measured_on"] == "test"
+    selected = any(phase["name"] == SELECT for phase in data["cost"]["phases"])
     entries = [
         ("asked", _asked(data)),
         ("method", _methods(data)),
         ("space", _space(settings["space"])),
         ("sites", _sites(settings)),
         ("paired runs", _PAIRED.format(seeds=plural(settings["seeds"], "fresh seed"))),
-        ("choice", _CHOICE.format(last=_TEST if tested else _VALIDATION)),
+        ("choice", f"{_SELECTED * selected}{_CHOICE.format(last=_TEST if tested else _VALIDATION)}"),
         ("statistics", _INTERVALS.format(measured=data["measured_on"])),
         ("what it cannot say", _LIMITS),
         ("environment", _environment(settings)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._report.page import Block, Fold, Section
 from softknee._report.table import Cell, Column, Table, plural
-from softknee._search.page_words import estimate, final_digits, loss_cell, loss_digits, name_cell, part_text
+from softknee._search.page_words import SELECT, estimate, final_digits, loss_cell, loss_digits, name_cell, part_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,12 +73,14 @@ def failures_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _table(data: Mapping[str, Any], numbered: Sequence[tuple[int, Mapping[str, Any]]], caption: str) -> Table:
     tested = any(row["final"] and row["final"]["test_mean"] is not None for row in data["table"])
+    selected = any(score["phase"] == SELECT for row in data["table"] for score in row["scores"])
     columns = [
         Column("#"),
         Column("Function", numeric=False),
         Column("Origin", numeric=False),
         Column("Trained", numeric=False, hint="which part of a full run, with seed 0, before the finals"),
         Column("Validation", hint="loss after it"),
+        *([Column("Selection", hint="mean loss after the trainings by which finalists were chosen")] * selected),
         Column("Final validation", hint="mean loss over the paired runs of the finals, with its 95 % interval"),
         *(
             [Column("Final test", hint="likewise; read once, of the candidate chosen and of the baselines")]
@@ -89,12 +91,18 @@ def _table(data: Mapping[str, Any], numbered: Sequence[tuple[int, Mapping[str, A
         Column("Remark", numeric=False),
     ]
     digits = loss_digits(row["loss"] for row in data["table"]), final_digits(data)
-    rows = [_row(data, place, row, tested, digits) for place, row in numbered]
+    rows = [_row(data, place, row, digits, tested=tested, selected=selected) for place, row in numbered]
     return Table(caption, columns, rows, sortable=True)
 
 
 def _row(
-    data: Mapping[str, Any], place: int, row: Mapping[str, Any], tested: bool, digits: tuple[int, int]
+    data: Mapping[str, Any],
+    place: int,
+    row: Mapping[str, Any],
+    digits: tuple[int, int],
+    *,
+    tested: bool,
+    selected: bool,
 ) -> list[Cell]:
     finals = [_final(row["final"], kind, digits[1]) for kind in ("validation", "test")[: 1 + tested]]
     return [
@@ -102,6 +110,7 @@ def _row(
         name_cell(row),
         Cell("baseline" if row["is_baseline"] else row["origin"]),
         *_before(row, digits[0]),
+        *([_selection(row, digits[0])] if selected else []),
         *finals,
         Cell(str(len(row["scores"]))),
         _remark(data, row),
@@ -116,6 +125,15 @@ def _before(row: Mapping[str, Any], digits: int) -> list[Cell]:
         Cell(part_text(row["part"]), value=row["part"]),
         loss_cell(row["loss"], digits, failure=row["failure"]),
     ]
+
+
+def _selection(row: Mapping[str, Any], digits: int) -> Cell:
+    """Return the mean loss of the trainings by which finalists were chosen; nothing where there were none."""
+    scores = [score for score in row["scores"] if score["phase"] == SELECT]
+    losses = [score["loss"] for score in scores if score["loss"] is not None]
+    if len(losses) < len(scores):
+        return loss_cell(None, digits, failure=row["failure"])
+    return loss_cell(sum(losses) / len(losses), digits) if losses else Cell("")
 
 
 def _final(final: Mapping[str, Any] | None, kind: str, digits: int) -> Cell:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
+# Phases of a search: those in the finals are chosen in the first, by runs from seeds of its own.
+SELECT, VERIFY = "select", "verify"
 # Losses beyond are written with a power of ten.
 HUGE = 1e6
 _LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{5,}(e[+-]?\d+)?")

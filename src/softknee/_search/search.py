@@ -38,10 +38,10 @@ def search(
 ) -> Result:
     """Look for an activation function that makes a model of yours better, and prove it by training.
 
-    The baselines are trained once, then candidates by the method. The best of both are trained anew in several runs
-    that nothing was chosen by, paired in weights and batches. One candidate is chosen by its validation losses there,
-    and its test losses are compared with those of every baseline: either it is better than each of them beyond the
-    noise, or the best baseline is the result.
+    The baselines are trained once, then candidates by the method. The best candidates are trained again in two more
+    runs, whose validation losses choose one. It and the best baselines are then trained anew in runs that nothing was
+    chosen by, paired in weights and batches, and their test losses are compared: either the candidate is better than
+    each of the baselines beyond the noise, or the best baseline is the result.
 
     Args:
         make_model: Makes a new model, freshly initialised.

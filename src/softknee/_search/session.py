@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from softknee._search.judge import Score
     from softknee._search.task import MakeModel, MakeOptimizer, TrainStep
+    from softknee._search.verify import Places
 
 USUAL = ("relu", "gelu", "silu", "mish", "prelu", "swish")
 COURSE = "course"
@@ -273,9 +274,11 @@ class Search:
 
     def _for_search(self) -> float:
         """Return the runs that a method may spend."""
-        return self._meter.left - price(self._judge, self._places(SHARE * self._meter.left, math.inf), self._seeds)
+        return self._meter.left - price(
+            self._judge, self._places(SHARE * self._meter.left, LADDER[-1].candidates), self._seeds
+        )
 
-    def _places(self, runs: float, candidates: float) -> Places:
+    def _places(self, runs: float, candidates: int) -> Places:
         """Return who can take part in a verification."""
         known = len(self._known())
         return places_for(self._judge, runs, self._seeds, candidates=candidates, baselines=known)

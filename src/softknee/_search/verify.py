@@ -42,7 +42,7 @@ class Places(NamedTuple):
     baselines: int
 
 
-# From the least to the most. A claim rests on the baselines it was compared with, so theirs is the first place to spare.
+# From the least to the most. A claim rests on the baselines that it was compared with, so theirs is the first more.
 LADDER = tuple(Places(*places) for places in ((1, 1), (1, 2), (2, 2), (3, 2), (3, 3), (4, 3)))
 
 
