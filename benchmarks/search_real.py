@@ -204,7 +204,7 @@ def line(where: str, verdict: str, differences: Sequence[Against], seconds: floa
     if not differences:
         return Line(where, verdict, None, None, None, None, seconds, losses)
     least = differences[0]
-    p = max(one.p_adjusted if one.gain > 0 else 1.0 for one in differences)
+    p = max(one.p if one.gain > 0 else 1.0 for one in differences)
     return Line(where, verdict, least.gain, least.low, least.high, p, seconds, losses)
 
 

@@ -82,7 +82,10 @@ def _print(result: Result) -> None:
     data = result.to_json()
     for table in (finals_table(data), difference_table(data)):
         if table.rows:
-            console.print(terminal_table(table), "")
+            shown = terminal_table(table)
+            # Where there is no room, formulas are broken, and nothing else.
+            shown.columns[0].width = None
+            console.print(shown, "")
     cost, best = result.cost, result.best
     print_facts(
         {

@@ -78,6 +78,21 @@ def test_a_folder_is_read_with_all_its_texts_and_parts_share_no_file(folder):
     assert "Bytes of 26 files" in SMALL.facts(source).about
 
 
+def test_of_too_much_text_all_parts_lose_alike(folder, monkeypatch):
+    whole = dict(text._texts(str(folder)))
+    text._texts.cache_clear()
+    monkeypatch.setattr(text, "MOST", 2_000)
+    kept = text._texts(str(folder))
+    assert sum(len(stream) for _, stream in kept) <= 2_000
+    assert len(kept) == 20 < len(whole) == 26
+    assert {*kept} <= {*whole.items()}
+    assert [*kept] == sorted(kept, key=lambda pair: place(pair[0]))
+    # Not those that come last, which are all to train on.
+    assert [name for name, _ in kept] != [*whole][:20]
+    assert len([name for name, _ in kept if place(name) >= 0.2]) < len([name for name in whole if place(name) >= 0.2])
+    assert any(place(name) >= 0.9 for name, _ in kept)
+
+
 def test_a_changed_file_changes_the_fingerprint(folder):
     before = SMALL.facts(str(folder)).fingerprint
     (folder / "0.txt").write_text("a" * 99 + "b")

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import softknee as sk
 from softknee._engine import lookup
-from softknee._engine.interpolated import STEP, grid_within, interpolated, nodes, quadratics
+from softknee._engine.interpolated import STEP, Inner, grid_within, inside, interpolated, nodes, quadratics, sharpest
 from softknee._errors import UsageError
 
 CPU = torch.device("cpu")
@@ -146,3 +146,43 @@ def test_forced_engines_decide_who_is_looked_up():
     assert not takes_tables(x.double())
     with sk.engine("eager"):
         assert not takes_tables(x)
+
+
+def shifted(x, shift):
+    """A kink that moves, so that the derivative by its place jumps there."""
+    return torch.relu(x - shift)
+
+
+def test_derivatives_that_jump_inside_a_bin_are_summed_on_its_right_side():
+    shift = torch.tensor(0.3 * STEP, requires_grad=True)
+    x = points(200_000, scale=0.3)
+    values = shifted(nodes(GRID, CPU), shift)
+    bins = sharpest(values[None])
+    inner = Inner(bins[0], shifted(inside(GRID, bins)[0], shift))
+    rows, g = quadratics(values[None])[0], torch.ones_like(x)
+    (exact,) = torch.autograd.grad(shifted(x, shift), shift, g)
+    coarse, fine = (
+        torch.autograd.grad(interpolated(x, values, rows, GRID, shifted, [shift], one), shift, g, retain_graph=True)[0]
+        for one in (None, inner)
+    )
+    assert abs(fine - exact) < 1e-3 * abs(exact)
+    assert abs(fine - exact) < abs(coarse - exact) / 3
+
+
+def test_smooth_gradients_do_not_depend_on_which_bins_are_spread_finely(weights):
+    x = points(5000, scale=1.2).clamp(-4, 4)
+    values = cell(nodes(GRID, CPU), weights)
+    bins = sharpest(values[None])
+    inner = Inner(bins[0], cell(inside(GRID, bins)[0], weights))
+    rows = quadratics(values[None])[0]
+    found = [
+        torch.autograd.grad(interpolated(x, values, rows, GRID, cell, [weights], one).sum(), weights, retain_graph=True)
+        for one in (None, inner)
+    ]
+    assert_close(found[0], found[1], rtol=1e-3, atol=1e-2)
+
+
+def test_the_sharpest_bins_are_those_beside_a_kink():
+    place = nodes(GRID, CPU)
+    kink = place[100] + 0.4 * STEP
+    assert set(sharpest((place - kink).abs()[None])[0, :3].tolist()) == {99, 100, 101}

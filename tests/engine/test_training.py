@@ -18,7 +18,7 @@ from softknee._engine.select import engine
 from softknee._statistics.decisions import LEVEL
 from softknee._statistics.intervals import paired_difference
 
-SEEDS = 10
+SEEDS = 6
 # In the unit of the scores, and at most this part of their standard deviation between seeds: what is called the same is
 # far closer than two runs of one engine are.
 MARGIN = 1e-4

@@ -8,12 +8,25 @@ from hypothesis import given, settings
 
 from softknee import functional
 from softknee._catalogue import CATALOGUE, get
-from softknee.testing import check_activation
+from softknee.testing import (
+    check_accuracy,
+    check_derivatives,
+    check_engines,
+    check_finite,
+    check_gradients,
+    check_second_derivatives,
+    check_values,
+)
 from softknee.testing._oracle import oracle
 from softknee.testing._subject import Subject
 
 MONOTONIC = [spec for spec in CATALOGUE if spec.promises.monotonic]
 BOUNDED = ["gelu", "gelu_tanh", "silu", "swish", "mish", "telu", "swigelu", "hardswish"]
+# Of numbers; layouts, copies and compilers are tried at the defaults.
+NUMERIC = (
+    *(check_values, check_derivatives, check_gradients, check_second_derivatives),
+    *(check_finite, check_accuracy, check_engines),
+)
 REALS = st.floats(-1e4, 1e4, allow_subnormal=False)
 
 
@@ -103,7 +116,8 @@ def test_soft_exponential_is_finite_outside_its_domain():
 @pytest.mark.parametrize("a", [0.0, 1e-30, -1e-9, 25.0])
 def test_snake_and_its_gradients_are_right_around_zero(a):
     """At 0 it is the identity, and its derivative by `a` is the square of x."""
-    check_activation("snake", a=a)
+    for check in NUMERIC:
+        check("snake", a=a)
     x = torch.tensor([-3.0, 0.0, 1e-20, 0.5], requires_grad=True)
     parameter = torch.full_like(x, a, requires_grad=True)
     by_x, by_a = torch.autograd.grad(functional.snake(x, parameter).sum(), (x, parameter))

@@ -73,7 +73,7 @@ def test_they_start_as_relu(module):
     ("name", "vectors"),
     [
         ("melu", {"coefficients": 7}),
-        ("melu", {"coefficients": 20}),
+        ("melu", {"coefficients": 12}),
         ("splash", {"right_slopes": 4, "left_slopes": 4, "hinges": (0.0, 1.0, 2.0, 2.5)}),
     ],
 )

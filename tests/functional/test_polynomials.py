@@ -11,7 +11,7 @@ from softknee import nn
 from softknee._catalogue import get
 from softknee._errors import OptionError
 from softknee.functional import chebyshev, hermite, lisht, soft_modulus_t, tropical, tropical_rational
-from softknee.testing import check_activation
+from softknee.testing import check_accuracy, check_derivatives, check_engines, check_finite, check_values
 
 X = torch.linspace(-4, 4, 401, dtype=torch.float64)
 
@@ -31,7 +31,8 @@ def test_hermite_agrees_with_numpy(degree):
 
 
 def test_hermite_of_the_largest_degree_is_what_its_spec_says():
-    check_activation("hermite", coefficients=tuple(drawn(8).tolist()))
+    for check in (check_values, check_derivatives, check_finite, check_accuracy, check_engines):
+        check("hermite", coefficients=tuple(drawn(8).tolist()))
 
 
 def test_the_degree_of_hermite_is_limited():

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from softknee import nn
 from softknee._catalogue import get
 from softknee.functional import rational
-from softknee.testing import check_activation
+from softknee.testing import check_accuracy, check_derivatives, check_engines, check_finite, check_values
 
 POINTS = torch.linspace(-3, 3, 6001, dtype=torch.float64)
 # Largest and root mean square distance on [-3, 3].
@@ -67,7 +67,8 @@ def test_a_denominator_of_zeros_is_trained():
 @pytest.mark.parametrize("denominator", [(), (0.5,), (-1.0, 0.25, -0.125, 0.0625)])
 def test_coefficients_of_any_number_and_sign(denominator):
     """Those of a denominator that is zero somewhere for the unsafe form included."""
-    check_activation("rational", numerator=(0.5, -1.0, 0.25), denominator=denominator or (1e-3,))
+    for check in (check_values, check_derivatives, check_finite, check_accuracy, check_engines):
+        check("rational", numerator=(0.5, -1.0, 0.25), denominator=denominator or (1e-3,))
     x = torch.linspace(-5, 5, 11)
     below = 1 + sum(abs(b) * x.abs() ** (k + 1) for k, b in enumerate(denominator))
     assert torch.allclose(rational(x, (0.5, -1.0, 0.25), denominator), (0.5 - x + 0.25 * x**2) / below)

@@ -240,19 +240,22 @@ def test_intervals_follow_the_data():
 
 
 def test_shared_activations_follow_all_they_see():
-    act = sk.nn.DiTAC()
+    act = sk.nn.DiTAC(terms=3)
     model = nn.Sequential(act, nn.Hardtanh(10, 11), act)
     found = sk.nn.calibrate_intervals_(model, torch.linspace(0, 1, 101), tails=(0.0, 1.0))
     assert found == {"0": (0.0, 10.0)}
 
 
+FEW = sk.nn.DiTAC(terms=3)
+
+
 @pytest.mark.parametrize(("model", "x", "options", "sentence"), [
     (nn.ReLU(), torch.ones(3), {}, "the model has no activation with an interval, such as softknee.nn.DiTAC"),
-    (sk.nn.DiTAC(), torch.ones(3), {}, "saw inputs that are not finite or all the same"),
-    (sk.nn.DiTAC(), torch.tensor([0.0, math.nan]), {}, "saw inputs that are not finite or all the same"),
-    (sk.nn.DiTAC(), torch.tensor([-math.inf, math.inf, 0.0]), {"tails": (0.0, 1.0)}, "saw inputs that are not finite"),
-    (sk.nn.DiTAC(), torch.rand(3), {"tails": (0.9, 0.1)}, r"tails must be two numbers in order from 0 to 1, got \(0.9"),
-    (sk.nn.DiTAC(), torch.rand(3), {"tails": (0.1, 2.0)}, "tails must be two numbers in order from 0 to 1"),
+    (FEW, torch.ones(3), {}, "saw inputs that are not finite or all the same"),
+    (FEW, torch.tensor([0.0, math.nan]), {}, "saw inputs that are not finite or all the same"),
+    (FEW, torch.tensor([-math.inf, math.inf, 0.0]), {"tails": (0.0, 1.0)}, "saw inputs that are not finite"),
+    (FEW, torch.rand(3), {"tails": (0.9, 0.1)}, r"tails must be two numbers in order from 0 to 1, got \(0.9"),
+    (FEW, torch.rand(3), {"tails": (0.1, 2.0)}, "tails must be two numbers in order from 0 to 1"),
 ])  # fmt: skip
 def test_data_that_no_interval_follows(model, x, options, sentence):
     with pytest.raises(UsageError, match=sentence):

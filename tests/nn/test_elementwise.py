@@ -5,6 +5,7 @@ import torch
 
 from softknee import nn
 from softknee._catalogue import CATALOGUE, create
+from softknee._engine.select import engine
 from softknee._errors import OptionError, UsageError
 
 ELEMENTWISE = [spec for spec in CATALOGUE if spec.kind == "elementwise"]
@@ -20,7 +21,9 @@ def test_every_entry_has_a_module(spec):
     for shape in ((), (5,), (3, 4), (2, 3, 4, 5)):
         x = torch.linspace(-2, 2, 120)[: torch.Size(shape).numel()].view(shape)
         if shape or not spec.channelwise:
-            assert module(x).shape == shape
+            # As it is written: kernels, which take longer to make, are tried in every layout by `softknee.testing`.
+            with engine("eager"):
+                assert module(x).shape == shape
 
 
 def test_unknown_attributes_are_unknown():

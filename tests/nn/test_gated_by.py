@@ -91,7 +91,6 @@ def test_kernels_of_any_gate(spec, limit):
 @pytest.mark.parametrize(
     ("gate", "values"),
     [
-        ("mish", {}),
         ("mish", {"limit": 2.5}),
         ("swish", {"limit": 2.5}),
         ("relu", {"limit": 2.5}),

@@ -155,7 +155,6 @@ def result(*, wins=True, groups=("all",), trajectory=True, hostile=False, many=0
                 "low": mean - 0.021,
                 "high": mean + 0.021,
                 "p": p,
-                "p_adjusted": 2 * p,
                 "seed_gains": gains,
             }
         )
@@ -170,7 +169,6 @@ def result(*, wins=True, groups=("all",), trajectory=True, hostile=False, many=0
     phases = [("baselines", 6.6, 19.5), ("grafs", 3.4, 14.0), ("halving", 2.1, 8.4), ("verify", 6.2, 21.0)]
     return {
         "schema": 1,
-        "title": "",
         "verdict": sentence,
         "outcome": "better" if wins else "baseline",
         "measured_on": measured,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from search_task import task
@@ -52,6 +54,15 @@ def test_is_charged_for_its_time_and_shows_the_best(monkeypatch):
     assert cost.runs - alone == pytest.approx((cost.seconds - sum(judge.scores[i].seconds for i in (-1, -2, -3))) / 2)
 
 
+def test_the_estimate_is_paid_for_too(monkeypatch):
+    judge = judge_of()
+    monkeypatch.setattr(enumeration, "_seconds_of", lambda *_: time.sleep(0.5) or 1e-9)
+    monkeypatch.setattr(Pack, "train", lambda self, parts: np.zeros((len(self._failed), 1)))
+    monkeypatch.setattr(enumeration, "CONFIRMED", 0)
+    enumeration.find(judge, SPACE, [RELU, GELU], PLENTY, RNG)
+    assert judge.meter.phases["enumerate"].seconds > 0.5
+
+
 def test_goes_on_from_what_was_written_down(tmp_path, monkeypatch):
     first = judge_of(Ledger(tmp_path))
     found = enumeration.find(first, SPACE, [RELU, GELU], PLENTY, RNG)
@@ -65,12 +76,12 @@ def test_stops_within_its_budget(monkeypatch):
     judge = judge_of()
     monkeypatch.setattr("softknee._search.packed_chunks._most_models", lambda *_: 3)
     # The first part is said to fit with all others, and is then found to have taken all there was.
-    monkeypatch.setattr(enumeration, "_seconds_of", lambda *_: 0.0)
+    monkeypatch.setattr(enumeration, "_seconds_of", lambda *_: 1e-9)
     monkeypatch.setattr(enumeration, "_seconds_of_a_run", lambda *_: 1e-6)
     trained = []
     train = enumeration._train
     monkeypatch.setattr(enumeration, "_train", lambda *args: (trained.append(args), train(*args))[1])
-    with pytest.raises(UsageError, match="costs as much time here"):
+    with pytest.raises(UsageError, match="may cost as much time here"):
         enumeration.find(judge, SPACE, [RELU], 100.0, RNG)
     assert not trained
     monkeypatch.setattr(enumeration, "_timed", lambda parts: ((part, 0.0) for part in parts))

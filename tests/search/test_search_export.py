@@ -9,9 +9,13 @@ import math
 import pytest
 import torch
 
+from softknee._card.card import Card
+from softknee._card.function import function_of
 from softknee._errors import UsageError
+from softknee._report.plain import plain
 from softknee._search import export
 from softknee._search.candidate import Function
+from softknee._search.export_audit import audited
 from softknee._search.export_source import class_names
 
 FOUND = Function("sigmoid(a * x) * gelu(x) + min(max(x, -3.1622776601683795), 3.1622776601683795)**2", (("a", 1.2),))
@@ -94,8 +98,12 @@ def test_an_onnx_model_that_is_off_is_not_written(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
+def audit(function):
+    return plain(audited(Card(function_of(function.label))))
+
+
 def formats(function):
-    return {one["format"]: one for one in export.audit(function)["formats"]}
+    return {one["format"]: one for one in audit(function)["formats"]}
 
 
 def test_the_audit_finds_where_numbers_end():
@@ -110,11 +118,11 @@ def test_the_audit_finds_where_numbers_end():
 
 
 def test_the_audit_knows_slopes_and_lines():
-    audit = export.audit(Function("2 * softplus(x) - x"))
-    assert audit["asymptotes"] == {"left": {"slope": -1.0, "intercept": 0.0}, "right": {"slope": 1.0, "intercept": 0.0}}
-    assert audit["lipschitz"] == pytest.approx(1.0)
-    assert all(one["steepest"] == pytest.approx(1.0, abs=0.01) for one in audit["formats"])
-    assert export.audit(Function("x**2"))["lipschitz"] is None
+    found = audit(Function("2 * softplus(x) - x"))
+    assert found["asymptotes"] == {"left": {"slope": -1.0, "intercept": 0.0}, "right": {"slope": 1.0, "intercept": 0.0}}
+    assert found["lipschitz"] == pytest.approx(1.0)
+    assert all(one["steepest"] == pytest.approx(1.0, abs=0.01) for one in found["formats"])
+    assert audit(Function("x**2"))["lipschitz"] is None
     squares = formats(Function("x**2"))
     assert squares["float32"]["largest"] == pytest.approx(1e8, rel=4e-3)
     assert squares["float16"]["first_not_finite"] == pytest.approx(-256, abs=1)

@@ -14,10 +14,12 @@ from torch.testing import assert_close
 import softknee as sk
 from softknee._errors import OptionError, UsageError
 from softknee._search.candidate import Candidate
-from softknee._search.gradient import TRAJECTORY, Search, Settings, find, is_evaluated
+from softknee._search.gradient import TRAJECTORY, find
+from softknee._search.grafs import Search, Settings, is_evaluated
 from softknee._search.judge import Judge
 from softknee._search.ledger import Ledger
 from softknee._search.meter import FORWARD, Meter
+from softknee._search.method import method_of
 from softknee._search.schedule import TICKS, drops
 from softknee._search.space import space_of
 
@@ -111,14 +113,32 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted():
     assert_close(weights, [one.detach() for one in search.weights], atol=0, rtol=0)
 
 
-def test_a_search_that_goes_nowhere_is_given_up():
-    search = search_of(problem())
+def test_a_joint_step_takes_nothing_from_one_that_was_left_out():
+    search, reference = search_of(problem(), bilevel="joint"), search_of(problem(), bilevel="joint")
     batch, _ = begin(search)
+    begin(reference)
+    search._architecture_step((batch[0] * float("nan"), batch[1]), joint=True)
+    # The same sample of the mixture, without that step before.
+    reference.mixture.draws = search.mixture.draws
+    for one in (search, reference):
+        one._gradients(one.task.loss(one.model, batch), one.weights, keep=True)
+    assert_close([one.grad for one in search.weights], [one.grad for one in reference.weights], atol=0, rtol=0)
+    assert search.notes.skipped == 1
+
+
+@pytest.mark.parametrize("all_of_it", [True, False], ids=["all batches", "training batches"])
+def test_a_search_that_goes_nowhere_is_given_up(all_of_it):
+    search = search_of(problem())
+    batch, validation = begin(search)
     broken = (batch[0] * float("nan"), batch[1])
-    for _ in range(10):  # two steps each
-        search._step(broken, iter([broken]))
+    held = iter([broken] * 50) if all_of_it else validation
+    for _ in range(10):
+        search._step(broken, held)
+    search._step(batch, validation)
+    for _ in range(19):
+        search._step(broken, held)
     with pytest.raises(UsageError, match="had no finite loss in 20 steps; lower the learning rate"):
-        search._step(broken, iter([broken]))
+        search._step(broken, held)
 
 
 @pytest.mark.parametrize("bilevel", ["clean", "joint"])
@@ -171,10 +191,12 @@ class Stopped(Exception):
     """Somebody stops the search."""
 
 
-@pytest.mark.parametrize("at", [1, 3, 27, TICKS])
-def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at):
+@pytest.mark.parametrize(
+    ("at", "bilevel"), [(1, "clean"), (3, "clean"), (27, "clean"), (TICKS, "clean"), (1, "joint"), (9, "joint")]
+)
+def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at, bilevel):
     whole = judge_of(problem(), tmp_path / "whole")
-    undisturbed = found_by(whole)
+    undisturbed = found_by(whole, bilevel=bilevel)
     stopped = judge_of(problem(), tmp_path / "stopped")
     keep, calls = stopped.ledger.keep_state, []
 
@@ -186,9 +208,9 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch
 
     monkeypatch.setattr(stopped.ledger, "keep_state", stop)
     with pytest.raises(Stopped):
-        found_by(stopped)
+        found_by(stopped, bilevel=bilevel)
     again = judge_of(problem(), tmp_path / "stopped")
-    assert found_by(again) == undisturbed
+    assert found_by(again, bilevel=bilevel) == undisturbed
     ours, theirs = (one.ledger.read(TRAJECTORY) for one in (again, whole))
     assert ours == theirs
     assert again.meter.spent == pytest.approx(whole.meter.spent)
@@ -200,6 +222,32 @@ def test_a_second_request_is_answered_from_the_ledger(tmp_path):
     second = judge_of(problem(make_model=lambda: plain()), tmp_path)
     assert found_by(second) == found
     assert second.meter.spent == first.meter.spent
+
+
+def test_it_is_chosen_with_options_in_brackets():
+    judge = judge_of(problem())
+    method = method_of("grafs[bilevel=joint,rate=0.1]")
+    assert method.options == (("bilevel", "joint"), ("rate", 0.1))
+    assert method.find(judge, ONE, [], 2.5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grafs[bilvel=joint]", "'bilvel=joint' is no option of this search method; it has bilevel, relaxation, rate"),
+        ("random[rate=1]", "'rate=1' is no option of this search method; it has none"),
+        ("graffs", "no search method named 'graffs'; did you mean 'grafs'?"),
+    ],
+    ids=["misspelt", "none", "no method"],
+)
+def test_bad_choices(text, message):
+    with pytest.raises((OptionError, UsageError), match=message):
+        method_of(text)
+
+
+def test_runs_too_short_are_refused_before_any_training():
+    with pytest.raises(UsageError, match="needs runs of at least 50 steps, these have 15"):
+        method_of("grafs").check(task(), ONE)
 
 
 @pytest.mark.parametrize(

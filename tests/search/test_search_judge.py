@@ -117,10 +117,11 @@ def test_states_are_kept_only_while_a_run_may_go_on(tmp_path):
         judge.release(candidate("gelu"), 0)
     assert not memory.ledger._states
     assert not list((tmp_path / "checkpoints").iterdir())
-    # A run that was let go of can still be asked for, at the same cost and with the same result.
+    # A run that was let go of can still be asked for, with the same result; it is paid for from its start.
     full = memory.score(candidate("gelu"), 0, phase="draw")
     assert full.losses == judging().score(candidate("gelu"), 0, phase="draw").losses
-    assert memory.meter.spent == pytest.approx(2 * (8 / STEPS + VALIDATION + 7 / STEPS + VALIDATION))
+    assert full.cost == pytest.approx(1 + VALIDATION)
+    assert memory.meter.spent == pytest.approx(2 * (8 / STEPS + VALIDATION) + 7 / STEPS + VALIDATION + full.cost)
 
 
 def test_the_meter_adds_up():
@@ -129,7 +130,7 @@ def test_the_meter_adds_up():
     assert judge.price(phase="draw", after=0.5) == pytest.approx(7 / STEPS + VALIDATION)
     assert judge.price(phase=VERIFY) == pytest.approx(1 + VALIDATION + TEST)
     half = judge.score(candidate(), 0, 0.5, phase="halving")
-    assert half.spent == judge.meter.spent == pytest.approx(8 / STEPS + VALIDATION)
+    assert half.cost == half.spent == judge.meter.spent == pytest.approx(8 / STEPS + VALIDATION)
     full = judge.score(candidate(), 0, phase="halving")
     assert judge.meter.spent == pytest.approx(1 + 2 * VALIDATION)
     assert judge.score(candidate(), 0, phase="other") == full
@@ -139,8 +140,22 @@ def test_the_meter_adds_up():
     assert runs == pytest.approx(1 + VALIDATION + TEST)
     assert seconds > 0
     assert list(judge.meter.phases) == ["halving", VERIFY]
-    assert judge.meter.phases["halving"].seconds == pytest.approx(full.seconds)
-    assert judge.meter.pace == pytest.approx((full.seconds + seconds) / judge.meter.spent)
+    assert sum(one.cost for one in judge.scores) == pytest.approx(judge.meter.spent)
+    halving = judge.meter.phases["halving"].seconds
+    assert judge.meter.pace == pytest.approx((halving + seconds) / judge.meter.spent)
+
+
+def test_every_evaluation_is_counted_in_seconds():
+    def step(model, batch):
+        if not model.training:
+            time.sleep(0.02)
+        return train_step(model, batch)
+
+    judge = judging(task(train_step=step))
+    scores = [judge.score(candidate(), 0, part, phase="draw") for part in (0.2, 0.4, 1.0)]
+    # Two batches of validation each.
+    assert judge.meter.phases["draw"].seconds >= 3 * 2 * 0.02
+    assert scores[0].seconds >= 2 * 0.02
 
 
 def test_limits_of_the_meter():
@@ -203,6 +218,11 @@ def test_runs_that_diverge_fail_with_their_reason_and_are_charged_for_what_ran(l
     full = judge.score(candidate("x * 1e30"), 0, phase="draw")
     assert full.failure == part.failure
     assert full.part == 1.0
+    assert judge.meter.spent == pytest.approx(5 / STEPS)
+    assert (part.cost, full.cost) == (pytest.approx(5 / STEPS), 0)
+    # Nor is it paid again once it was let go of.
+    judge.release(candidate("x * 1e30"), 0)
+    assert judge.score(candidate("x * 1e30"), 0, 0.9, phase="draw").failure == part.failure
     assert judge.meter.spent == pytest.approx(5 / STEPS)
     assert ledger.state("anything") is None
 
@@ -275,8 +295,9 @@ def test_errors_of_the_step_come_with_a_note_of_candidate_and_step():
 
 
 def test_parts_have_whole_steps():
-    of = task(train_batches=[data(4, 0).tensors] * 10, epochs=1)
-    assert [of.steps_of(part) for part in (0.01, 0.1, 0.3, 0.7, 0.71, 1.0)] == [1, 1, 3, 7, 8, 10]
+    of = task(train_batches=[data(4, 0).tensors] * 10, epochs=10)
+    assert 0.07 * 100 > 7
+    assert [of.steps_of(part) for part in (0.001, 0.01, 0.07, 0.7, 0.701, 1.0)] == [1, 1, 7, 70, 71, 100]
 
 
 def test_what_is_asked_must_fit():

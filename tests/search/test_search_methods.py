@@ -64,7 +64,8 @@ class KnownLosses:
         self.meter.charge(phase, steps, 0.0)
         loss = self.loss(candidate, run, part)
         failure = None if math.isfinite(loss) else "the training loss was nan at step 1"
-        self.scores.append(Score(candidate, run, part, (loss,), failure, 0.0, self.meter.spent, phase))
+        cost = steps / STEPS
+        self.scores.append(Score(candidate, run, part, (loss,), failure, 0.0, cost, self.meter.spent, phase))
         return self.scores[-1]
 
     def release(self, candidate: Candidate, run: int) -> None:
@@ -171,6 +172,22 @@ def test_halving_costs_what_it_says():
         assert halving.most(judge, expected) == size
 
 
+def test_suggestions_that_cannot_start_are_not_lost():
+    judge = KnownLosses()
+    suggested = [Candidate((Function(f"x + {number}*abs(x)"),), "grafs") for number in range(1, 4)]
+    order = halving.race(judge, suggested, space_of("one-core"), (), halving.price(judge, 2), np.random.default_rng(0))
+    assert order[2:] == suggested[2:]
+    assert {one.candidate.key for one in judge.scores} == {one.key for one in suggested[:2]}
+
+
+def test_a_budget_of_whole_trainings_is_used_up():
+    # Sums of prices are off by roundings.
+    for count in range(1, 40):
+        judge = KnownLosses()
+        found("random", judge, count * judge.price(phase="random"))
+        assert len(judge.scores) == count
+
+
 def test_halving_compares_in_paired_runs_and_trains_the_better_on():
     judge = known_judge()
     order = found("halving", judge, 20.0)
@@ -235,6 +252,14 @@ def record(calls: list, function: Callable) -> Callable:
         return function(living, rng)
 
     return recorded
+
+
+def test_evolution_goes_on_where_a_parent_has_no_new_child(monkeypatch):
+    monkeypatch.setattr(draw.Draws, "near", lambda self, parent: None)
+    judge = known_judge()
+    found("evolve", judge, 15.0)
+    tries = evolve._affordable(SimpleNamespace(meter=Meter(STEPS, 15.0), price=judge.price))
+    assert len([one for one in tried(judge) if one.part == evolve.PART]) == tries
 
 
 def test_evolution_begins_with_what_is_known_and_trains_constants(monkeypatch):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import softknee as sk
+from softknee._engine.interpolated import PARTS, SHARPEST
 from softknee._errors import OptionError, UsageError
 from softknee._search.cell import relaxed
 from softknee._search.mixture import Mixture
@@ -89,7 +90,7 @@ def test_all_tables_of_a_step_are_built_at_once(monkeypatch):
     x = points(10)
     for site in sites:
         x = site(x)
-    assert shapes == [(7, mixture._grid.bins + 1)]
+    assert shapes == [(7, mixture._grid.bins + 1), (7, SHARPEST * (PARTS - 1))]
 
 
 def test_softmax_weights_are_the_same_everywhere():

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from softknee._errors import OptionError, UsageError
 from softknee._expression.walk import call
+from softknee._search.candidate import Candidate
 from softknee._search.distinct import WITHIN, classes
 from softknee._search.evaluation import values
 from softknee._search.operations import BINARY, UNARY, Operation
+from softknee._search.shapes import Shapes, shape_of
 from softknee._search.space import Genotype, Space, space_of
 from softknee.nn.formula import expression
 
@@ -182,6 +184,18 @@ def test_fingerprints_are_equal_where_a_scale_and_a_shift_fit(genotype, others):
         assert (first == second) == (np.abs(rest).max() < 1e-6 * y.std())
 
 
+def test_candidates_are_the_same_where_functions_of_a_space_are():
+    # The products by "mul" and by "gate" differ beyond 11 alone, where arsinh is above the root of the bound.
+    unary = ("identity", "negate", "asinh", "sigmoid", "max0", "mul_beta")
+    space = Space(unary=unary, binary=("add", "mul", "gate", "left"), cores=1)
+    met = Shapes()
+    for genotype in space.genotypes():
+        candidate = Candidate((space.function(genotype),), "asked")
+        if shape_of(candidate.functions[0]) is not None:
+            met.add(candidate)
+    assert len(met._keys) == len(space.distinct()) == 39
+
+
 def test_neighbouring_roundings_are_one_class():
     rng = np.random.default_rng(0)
     base = rng.standard_normal((40, len(WITHIN)))
@@ -213,6 +227,7 @@ def test_operations_of_ones_own():
         ({"binary": []}, UsageError, "a space needs at least one unary and one binary operation"),
         ({"unary": ["tahn"]}, OptionError, "no unary operation named 'tahn'; did you mean 'tanh'"),
         ({"binary": ["plus"]}, OptionError, "no binary operation named 'plus'; there are add, sub, mul"),
+        ({"unary": "tanh"}, OptionError, "unary operations must be a list, got 'tanh'"),
         ({"unary": [7]}, OptionError, "no unary operation named 7; there are identity, negate"),
         ({"unary": ["tanh", "erf", "tanh"]}, OptionError, "unary operation 'tanh' is given twice"),
         ({"unary": [BINARY["add"]]}, OptionError, "unary operations have the arity 1, 'add' has 2"),

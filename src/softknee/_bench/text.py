@@ -146,23 +146,28 @@ def _texts(source: str) -> tuple[tuple[str, bytes], ...]:
         raise DataError(f"{folder}: no such folder; --data takes a folder with texts, or nothing for Python's library")
     # Of the library only what is everywhere: no tests, no packages that were installed.
     paths = [path for path in folder.glob("*.py" if library else "**/*") if path.is_file()]
-    found: list[tuple[str, bytes]] = []
+    found: dict[str, bytes] = {}
     size = 0
-    for path in sorted(paths, key=lambda path: _place(path.relative_to(folder).as_posix())):
+    # Not in the order of their places, by which the last part would be left out before any other.
+    for path in sorted(paths, key=lambda path: _digest(path.relative_to(folder).as_posix())[::-1]):
         if size + path.stat().st_size > MOST:
             continue
         stream = path.read_bytes()
         if stream and _is_text(stream):
-            found.append((path.relative_to(folder).as_posix(), stream))
+            found[path.relative_to(folder).as_posix()] = stream
             size += len(stream)
     if not found:
         raise DataError(f"{folder}: no texts; expected files in UTF-8")
-    return tuple(found)
+    return tuple((name, found[name]) for name in sorted(found, key=_place))
 
 
 def _place(name: str) -> float:
     """Return where a file stands between 0 and 1: the same whatever other files there are."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(_digest(name)[:6], "big") / 2**48
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _is_text(stream: bytes) -> bool:

@@ -2,17 +2,22 @@
 
 What must be evaluated for many tensors at once is evaluated once, on the grid, by plain operations for all of them;
 each tensor is then looked up, and its gradient gathered on the grid. Outside of it the function itself is evaluated.
+
+Where a function has a kink, its derivatives by what it depends on may jump, so that a bin is too wide for their sums.
+The sharpest bins are evaluated at more places for that; what such a bin has gathered is spread over these as a linear
+density with the same sum and mean.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.autograd.function import Function
 from torch.nn import functional as F
 
+from softknee._engine.fit import constant
 from softknee._engine.grid import Grid, Table
 from softknee._engine.layout import dense, layout_of, repacked
 from softknee._engine.lookup import in_memory_order, look_up, look_up_gradient
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
 
 # Width of a bin: kinks are where they are to so much.
 STEP = 1 / 64
+# Of how many bins gradients are spread more finely, and over how many parts of each.
+SHARPEST, PARTS = 32, 8
+# Up to here, numbers in half precision are closer than that.
+FINE = 16.0
 
 
 def grid_within(reach: float) -> Grid:
@@ -37,10 +46,24 @@ def grid_within(reach: float) -> Grid:
     return Grid(0.0, STEP, -half, 2 * half)
 
 
+class Inner(NamedTuple):
+    """Values of a function inside some bins, for its gradients.
+
+    Attributes:
+        bins: `(SHARPEST,)` int64.
+        values: `(SHARPEST, PARTS - 1)` float32 between their parts.
+    """
+
+    bins: Tensor
+    values: Tensor
+
+
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # kept for all, whoever asks first
 def nodes(grid: Grid, device: torch.device) -> Tensor:
     """Return where a function is to be evaluated, `(bins + 1,)` float32."""
-    return grid.origin + grid.step * torch.arange(grid.first, grid.first + grid.bins + 1, device=device)
+    steps = torch.arange(grid.first, grid.first + grid.bins + 1, dtype=torch.float32, device=device)
+    return grid.origin + grid.step * steps
 
 
 @torch.no_grad()
@@ -63,8 +86,27 @@ def quadratics(values: Tensor) -> Tensor:
     return torch.stack((values[:, :-1], rises - half, half, torch.zeros_like(half)), -1)
 
 
+@torch.no_grad()
+def sharpest(values: Tensor) -> Tensor:
+    """Return the bins of each function with the largest second differences at their ends, `(functions, SHARPEST)`."""
+    bends = F.pad(values.diff().diff().abs(), (1, 1))
+    return torch.maximum(bends[:, :-1], bends[:, 1:]).topk(min(SHARPEST, bends.shape[1] - 1)).indices
+
+
+def inside(grid: Grid, bins: Tensor) -> Tensor:
+    """Return where functions are evaluated inside bins, `(functions, SHARPEST, PARTS - 1)` float32."""
+    parts = torch.arange(1, PARTS, dtype=torch.float32, device=bins.device) / PARTS
+    return grid.origin + grid.step * (grid.first + bins[..., None] + parts)
+
+
 def interpolated(
-    x: Tensor, values: Tensor, rows: Tensor, grid: Grid, exact: Exact, arguments: Sequence[Tensor]
+    x: Tensor,
+    values: Tensor,
+    rows: Tensor,
+    grid: Grid,
+    exact: Exact,
+    arguments: Sequence[Tensor],
+    inner: Inner | None = None,
 ) -> Tensor:
     """Evaluate a function that is known at nodes, under autograd.
 
@@ -75,13 +117,16 @@ def interpolated(
         grid: Where that is.
         exact: The function itself, of a float32 vector and `arguments`, for what lies outside.
         arguments: What it depends on.
+        inner: What it is inside of some bins.
 
     Returns:
-        Same shape and dtype as `x`. The gradient of an element is spread linearly over the nodes on its sides.
+        Same shape and dtype as `x`. The gradient of an element is spread linearly over the nodes on its sides, and over
+        more places in those bins.
     """
     x, memory_format = dense(x)
-    table = Table(grid, None, rows[None], values[None], 0.0, 0.0, accurate=True)
-    y: Tensor = _Interpolated.apply(x, values, table, memory_format, exact, *arguments)
+    table = Table(grid, None, rows[None], values.detach()[None], 0.0, 0.0, accurate=True)
+    bins, between = (None, None) if inner is None else inner
+    y: Tensor = _Interpolated.apply(x, values, between, bins, table, memory_format, exact, *arguments)
     return y
 
 
@@ -93,19 +138,22 @@ class _Interpolated(Function):
         ctx: Any,
         x: Tensor,
         values: Tensor,  # noqa: ARG004 - what is differentiated by
+        between: Tensor | None,  # noqa: ARG004 - likewise
+        bins: Tensor | None,
         table: Table,
         memory_format: torch.memory_format,
         exact: Exact,
         *arguments: Tensor,
     ) -> Tensor:
-        ctx.layout, ctx.table, ctx.exact = layout_of(x, memory_format, None), table, exact
+        ctx.layout, ctx.table, ctx.exact, ctx.bins = layout_of(x, memory_format, None), table, exact, bins
         y = torch.empty_like(x)
         outside = look_up(table, ctx.layout, x, y)
         if outside is not None:
             points = in_memory_order(x, memory_format)[outside].float()
             in_memory_order(y, memory_format)[outside] = exact(points, *arguments).to(y.dtype)
-        # Half precision is finer than bins are; what lies outside is kept as it is, for the function itself.
-        halved = x.dtype == torch.float32 and outside is None
+        # What lies outside is kept as it is, for the function itself.
+        fine = max(-table.grid.low, table.grid.high) <= FINE
+        halved = fine and x.dtype == torch.float32 and outside is None
         ctx.save_for_backward(x.half() if halved else x, *arguments)
         return y
 
@@ -124,20 +172,50 @@ class _Interpolated(Function):
         by_x = g if ours or is_unshared(owners) else torch.empty_like(g)
         moments = torch.empty_like(ctx.table.rows) if ctx.needs_input_grad[1] else None
         outside = look_up_gradient(ctx.table, ctx.layout, x, g, by_x, moments)
-        by_values = None if moments is None else _spread(moments[0])
+        by_values, by_between = (None, None) if moments is None else _spread(moments[0], ctx.bins)
         by_arguments: Sequence[Tensor | None] = [None] * len(arguments)
         if outside is not None:
             points = in_memory_order(x, memory_format)[outside].float()
             slopes = in_memory_order(by_x, memory_format)
             by_points, by_arguments = _pulled_back(ctx, points, slopes[outside].float(), arguments)
             slopes[outside] = by_points.to(slopes.dtype)
-        return by_x, by_values, None, None, None, *by_arguments
+        return by_x, by_values, by_between, None, None, None, None, *by_arguments
 
 
-def _spread(moments: Tensor) -> Tensor:
-    """Return the gradient of the values, `(bins + 1,)`, from sums of `g` and `g t` in each bin."""
-    all_of_it, right = moments[:, 0], moments[:, 1]
-    return F.pad(all_of_it - right, (0, 1)) + F.pad(right, (1, 0))
+def _spread(moments: Tensor, bins: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return gradients of values at the nodes, `(bins + 1,)`, and inside of some bins.
+
+    Args:
+        moments: Sums of `g`, `g t` and more in each bin, `(all bins, 4)`.
+        bins: Those with values inside, if any.
+    """
+    total, right = moments[:, 0], moments[:, 1]
+    if bins is None:
+        return F.pad(total - right, (0, 1)) + F.pad(right, (1, 0)), None
+    # Float32 products, also where everything is cast to lower precision.
+    with torch.autocast(moments.device.type, enabled=False):
+        weights = torch.matmul(moments[bins, :2], constant(_IN_PARTS, moments.device))
+    total, right = (part.index_fill(0, bins, 0.0) for part in (total, right))
+    by_values = F.pad(total - right, (0, 1)) + F.pad(right, (1, 0))
+    by_values.index_add_(0, bins, weights[:, 0]).index_add_(0, bins + 1, weights[:, -1])
+    return by_values, weights[:, 1:-1]
+
+
+def _in_parts() -> tuple[tuple[float, ...], ...]:
+    """Return weights of the ends of the parts of a bin for each unit of the sums of `g` and `g t` in it.
+
+    The density with these sums is `(4 - 6 t) * sum(g) + (12 t - 6) * sum(g t)`; each place takes its integral with the
+    hat over the parts beside it.
+    """
+    width = 1 / PARTS
+    plain = [width / 2, *[width] * (PARTS - 1), width / 2]
+    edge = width**2 / 6
+    linear = [edge, *(width * place / PARTS for place in range(1, PARTS)), width / 2 - edge]
+    pairs = list(zip(plain, linear, strict=True))
+    return tuple(4 * a - 6 * b for a, b in pairs), tuple(12 * b - 6 * a for a, b in pairs)
+
+
+_IN_PARTS = _in_parts()
 
 
 @torch.enable_grad()

@@ -145,7 +145,8 @@ def _from_zero(function: Callable[[float], float], least: float) -> Callable[[fl
 
 
 def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else 1 - _sigmoid(-value)
+    grown = math.exp(-abs(value))
+    return (1.0 if value >= 0 else grown) / (1 + grown)
 
 
 RISING: Mapping[str, Callable[[float], float]] = MappingProxyType(

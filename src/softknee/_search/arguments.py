@@ -73,13 +73,14 @@ def baselines_of(names: Sequence[str], task: Task) -> tuple[Candidate, ...]:
 
 
 def _check_fits(candidate: Candidate, task: Task) -> None:
-    """See that a baseline can be put into the model.
+    """See that a baseline can be put into the model, and be made to be taken away.
 
     Raises:
         UsageError: It cannot.
     """
     try:
         task.model(FIRST_RUN, lambda site, group: candidate.functions[group].make(site))
+        candidate.functions[0].make()
     except UsageError as error:
         raise UsageError(f"baseline {candidate.name}: {error}") from error
 
@@ -90,6 +91,7 @@ def settings_of(
     scope: str | Mapping[str, Any],
     baselines: Sequence[Candidate],
     *,
+    where: Any,
     budget: float,
     seeds: int,
 ) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def settings_of(
         space: The space.
         scope: Of the functions.
         baselines: To be beaten.
+        where: Which activations, None for the usual ones.
         budget: In training runs.
         seeds: Paired runs of verification.
     """
@@ -113,6 +116,7 @@ def settings_of(
             "bound": space.bound,
         },
         "scope": scope if isinstance(scope, str) else "groups",
+        **({} if where is None else {"where": "given"}),
         "baselines": [one.name for one in baselines],
         "seeds": seeds,
         "budget": budget,

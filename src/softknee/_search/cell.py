@@ -46,7 +46,7 @@ def relaxed(space: Space, x: Tensor, weights: Weights, unary: Left, binary: Left
 
     Args:
         space: Of the operations.
-        x: `(points,)`, in the dtype of the weights.
+        x: `(points,)` for all samples, or `(samples, points)`, in the dtype of the weights.
         weights: Of each sample.
         unary: The operations that are left on each edge.
         binary: Likewise of each vertex.
@@ -71,13 +71,20 @@ def _on_input(space: Space, x: Tensor, weights: Weights, left: Left) -> dict[int
     plain = sorted({one for edge in edges for one in left[edge] if space.unary[one].beta is None})
     sums: Sequence[Tensor | None] = [None] * len(edges)
     if plain:
-        bank = torch.stack([space.unary[one].function(x, bound=space.bound) for one in plain])
-        sums = torch.matmul(weights.unary[:, edges][..., plain], bank).unbind(1)
+        bank = torch.stack([space.unary[one].function(x, bound=space.bound) for one in plain], -2)
+        sums = _product(weights.unary[:, edges][..., plain], bank).unbind(1)
     scalar = tuple(tuple(one for one in ones if space.unary[one].beta is not None) for ones in left)
     return {
         edge: _summed(_results(space, "unary", edge, scalar, weights, x), total)
         for edge, total in zip(edges, sums, strict=True)
     }
+
+
+def _product(weights: Tensor, bank: Tensor) -> Tensor:
+    """Return the matrix product in all digits, however few suffice for the network's: slopes are differences of it."""
+    if bank.device.type == "mps":  # has no wider numbers, and rounds none
+        return torch.matmul(weights, bank)
+    return torch.matmul(weights.double(), bank.double()).to(bank.dtype)
 
 
 def _results(

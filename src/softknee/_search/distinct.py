@@ -1,4 +1,4 @@
-"""Which functions of a space are the same up to a scale and a shift of the output, which the next layer absorbs."""
+"""Which functions are the same up to a scale and a shift of the output, which the next layer absorbs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 REACH = 8.0
 WITHIN = POINTS[POINTS.abs() <= REACH]
 # Largest difference of functions that count as the same, their deviation over the points being 1. Those of the one-core
-# space that are not the same differ by 4e-5 at least, and rounding leaves 1e-11.
-SAME = 1e-7
+# space that are not the same differ by 4e-5 at least; rounding leaves 1e-11, and 1e-7 where parameters are float32.
+SAME = 1e-6
 # Deviation, relative to the values, below which a function counts as constant.
 FLAT = 1e-9
 # Directions that fingerprints are told apart by before they are compared, and to how many decimals.
@@ -53,7 +53,7 @@ class Fingerprint:
     values: Numbers = field(repr=False)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fingerprint) and _differ(self.values, other.values) < SAME
+        return isinstance(other, Fingerprint) and bool(differences(self.values, other.values) < SAME)
 
     def __hash__(self) -> int:
         return self._hash
@@ -73,7 +73,7 @@ def fingerprints(space: Space, genotypes: Sequence[Genotype]) -> list[Fingerprin
     Returns:
         One each; None for those that are constant or not finite.
     """
-    return [None if one is None else Fingerprint(one) for one in _normalised(_evaluated(space, genotypes))]
+    return [None if one is None else Fingerprint(one) for one in normalised(_evaluated(space, genotypes))]
 
 
 def distinct(space: Space) -> tuple[Genotype, ...]:
@@ -94,7 +94,7 @@ def distinct(space: Space) -> tuple[Genotype, ...]:
             "operations, or one core as in 'one-core'"
         )
     genotypes = [*space.genotypes()]
-    rows = _normalised(_evaluated(space, genotypes))
+    rows = normalised(_evaluated(space, genotypes))
     found = [_simplest(space, [genotypes[row] for row in same]) for same in classes(rows)]
     return tuple(genotype for _, _, genotype in sorted(found, key=lambda one: one[:2]))
 
@@ -117,7 +117,7 @@ def classes(rows: Sequence[Numbers | None]) -> Iterator[list[int]]:
             continue
         stop = int(np.searchsorted(places, places[start] + reach, side="right"))
         near = [other for other in range(start, stop) if not taken[other]]
-        same = [other for other in near if _differ(own, left[other][1]) < SAME]
+        same = [other for other in near if differences(own, left[other][1]) < SAME]
         taken[same] = True
         yield [left[other][0] for other in same]
 
@@ -127,8 +127,15 @@ def _evaluated(space: Space, genotypes: Sequence[Genotype]) -> Tensor:
         return values(space, genotypes, WITHIN)
 
 
-def _normalised(table: Tensor) -> list[Numbers | None]:
-    """Return values with the mean 0 and the deviation 1; None for those that are constant or not finite."""
+def normalised(table: Tensor) -> list[Numbers | None]:
+    """Return values of functions without their scale and shift; the sign is of no account.
+
+    Args:
+        table: At `WITHIN`, `(functions, points)` float64.
+
+    Returns:
+        Those with the mean 0 and the deviation 1; None for those that are constant or not finite.
+    """
     raw = table.numpy()
     finite = np.isfinite(raw).all(axis=1)
     raw = np.where(finite[:, None], raw, 0.0)
@@ -139,9 +146,15 @@ def _normalised(table: Tensor) -> list[Numbers | None]:
     return [shape if keep else None for shape, keep in zip(shapes, usable, strict=True)]
 
 
-def _differ(one: Numbers, other: Numbers) -> float:
-    """Return the largest difference of normalised values, the sign of one being free."""
-    return float(min(np.abs(one - other).max(), np.abs(one + other).max()))
+def differences(one: Numbers, others: Numbers) -> Numbers:
+    """Return the largest difference of normalised values from others, at the sign that suits each of these best.
+
+    Args:
+        one: `(points,)`.
+        others: `(..., points)`.
+    """
+    found: Numbers = np.minimum(np.abs(one - others).max(-1), np.abs(one + others).max(-1))
+    return found
 
 
 @cache

@@ -106,12 +106,9 @@ def find(
     """Train different draws once each; see `softknee._search.method.Find`."""
     draws = Draws(space, len(judge.task.groups), known, rng, origin=NAME)
     losses: dict[Candidate, float] = {}
-    limit = judge.meter.spent + runs
-    while judge.meter.spent + judge.price(phase=NAME) <= limit:
-        drawn = draws.new()
-        if drawn is None:
-            break
-        losses[drawn.candidate] = judge.score(drawn.candidate, FIRST_RUN, phase=NAME).loss
+    with judge.meter.limited(runs):
+        while judge.meter.affords(judge.price(phase=NAME)) and (drawn := draws.new()) is not None:
+            losses[drawn.candidate] = judge.score(drawn.candidate, FIRST_RUN, phase=NAME).loss
     return ranked(losses)
 
 

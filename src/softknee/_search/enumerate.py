@@ -28,6 +28,8 @@ NAME = "enumerate"
 RUNS = (FIRST_RUN, MORE_RUNS)
 # Steps after which it is estimated what all will cost, behind one that is not timed.
 PILOT = 10
+# By how much more than estimated what is begun may cost, so that it does not take what verification needs.
+CAUTION = 1.2
 # How many are returned, and how many of them the judge trains as well if that can be paid, so that tables show them.
 BEST, CONFIRMED = 100, 3
 
@@ -57,26 +59,44 @@ def find(
     del rng
     task = judge.task
     check(task, space)
-    pace = _seconds_of_a_run(judge, known)
-    limit = judge.meter.spent + runs
-    check_optimizer(task)
     candidates = [Candidate((space.function(genotype),), NAME) for genotype in space.distinct()]
+    with judge.meter.limited(runs):
+        pace = _seconds_of_a_run(judge, known)
+        check_optimizer(task)
+        return _best(judge, candidates, _losses(judge, candidates, pace), known)
+
+
+def _losses(judge: Judge, candidates: Sequence[Candidate], pace: float) -> dict[int, float]:
+    """Train candidates, the first ones first, as far as can be paid.
+
+    Args:
+        judge: With the task, the ledger and the meter.
+        candidates: All.
+        pace: Seconds of a run of one model.
+
+    Returns:
+        Mean losses of those that were trained, infinite where one diverged.
+
+    Raises:
+        UsageError: By the first ones, all cost more than is left.
+    """
     losses: dict[int, float] = {}
-    for chunk, seconds in _timed(chunks(task, candidates)):
+    for chunk, seconds in _timed(chunks(judge.task, candidates)):
         records = [judge.ledger.read(_key(chunk, candidates, run)) for run in RUNS]
         if None in records:
-            before = judge.meter.spent
-            estimate = (_seconds_of(task, chunk) * len(RUNS) + seconds) / len(chunk.rows) / pace
-            if not losses and estimate * len(candidates) > limit - before:
-                raise UsageError(_too_dear(len(candidates), estimate * len(candidates), limit - before))
-            if estimate * len(chunk.rows) > limit - before:
+            started = time.perf_counter()
+            estimate = CAUTION * (_seconds_of(judge.task, chunk) * len(RUNS) + seconds) / len(chunk.rows) / pace
+            seconds += time.perf_counter() - started
+            if not losses and not judge.meter.affords(estimate * len(candidates)):
+                raise UsageError(_too_dear(len(candidates), estimate * len(candidates), judge.meter.left))
+            if not judge.meter.affords(estimate * len(chunk.rows)):
                 break
         for run, record in zip(RUNS, records, strict=True):
             found = record or _train(judge, chunk, candidates, run, pace, seconds if run == RUNS[0] else 0.0)
-            judge.meter.charge(NAME, found["runs"] * task.run_steps, found["seconds"])
+            judge.meter.charge(NAME, found["runs"] * judge.task.run_steps, found["seconds"])
             for row, loss in zip(chunk.rows, found["losses"], strict=True):
                 losses[row] = losses.get(row, 0.0) + (np.inf if loss is None else loss / len(RUNS))
-    return _best(judge, candidates, losses, known, limit)
+    return losses
 
 
 def _train(
@@ -90,7 +110,7 @@ def _train(
         candidates: All.
         run: Number of the run.
         pace: Seconds of a run of one model.
-        before: Seconds that their tables took.
+        before: Seconds that their tables and the estimate took.
 
     Returns:
         The record: losses, None for those that diverged; what they cost in seconds and in runs.
@@ -105,9 +125,9 @@ def _train(
 
 
 def _best(
-    judge: Judge, candidates: Sequence[Candidate], losses: dict[int, float], known: Sequence[Candidate], limit: float
+    judge: Judge, candidates: Sequence[Candidate], losses: dict[int, float], known: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Return the best, of which the judge has trained the first ones too, as far as that is within the limit."""
+    """Return the best, of which the judge has trained the first ones too, as far as that can be paid."""
     met, best = Shapes(known), []
     for row in sorted((row for row in losses if np.isfinite(losses[row])), key=losses.__getitem__):
         if met.find(candidates[row]) is None:
@@ -115,7 +135,7 @@ def _best(
         if len(best) == BEST:
             break
     for candidate in best[:CONFIRMED]:
-        if judge.meter.spent + judge.price(phase=NAME) <= limit:
+        if judge.meter.affords(judge.price(phase=NAME)):
             judge.score(candidate, FIRST_RUN, phase=NAME)
     return best
 
@@ -158,7 +178,7 @@ def _seconds_of(task: Task, chunk: Chunk) -> float:
 
 def _too_dear(number: int, cost: float, left: float) -> str:
     return (
-        f"to train all {number:,} functions of the space in {len(RUNS)} runs costs as much time here as {cost:.3g} "
+        f"to train all {number:,} functions of the space in {len(RUNS)} runs may cost as much time here as {cost:.3g} "
         f"training runs, and {left:.3g} are left; 'enumerate' is for small models: raise the budget, take fewer "
         "operations, or another method"
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from softknee._search.draw import Draws, Individual, candidate_of, ranked
+from softknee._search.meter import SLACK
 from softknee._search.method import FIRST_RUN, PARTS
 from softknee._search.shapes import Shapes
 from softknee._search.space import Genotype
@@ -46,32 +47,32 @@ def find(
     judge: Judge, space: Space, known: Sequence[Candidate], runs: float, rng: np.random.Generator
 ) -> list[Candidate]:
     """Evolve functions; see `softknee._search.method.Find`."""
-    limit = judge.meter.spent + runs
     groups = len(judge.task.groups)
     draws = Draws(space, groups, known, rng, origin=NAME, trained=True)
-    tries = _affordable(judge, runs)
-    size = round(min(max(ALIVE * tries, FEWEST), MOST))
-    living = deque(
-        _Living(one, judge.score(one.candidate, FIRST_RUN, PART, phase=NAME).loss)
-        for one in _said_by(space, groups, known)
-    )
     losses: dict[Candidate, float] = {}
-    for _ in range(tries):
-        mature = len(living) >= size
-        child = draws.near(_parent(living, rng)) if mature else draws.new()
-        if child is None:
-            break
-        losses[child.candidate] = judge.score(child.candidate, FIRST_RUN, PART, phase=NAME).loss
-        living.append(_Living(child, losses[child.candidate]))
-        if mature:
-            living.popleft()
-    return _to_the_end(judge, ranked(losses), limit)
+    with judge.meter.limited(runs):
+        living = deque(
+            _Living(one, judge.score(one.candidate, FIRST_RUN, PART, phase=NAME).loss)
+            for one in _said_by(space, groups, known)
+        )
+        tries = _affordable(judge)
+        size = round(min(max(ALIVE * tries, FEWEST), MOST))
+        for _ in range(tries):
+            mature = len(living) >= size
+            child = (draws.near(_parent(living, rng)) if mature else None) or draws.new()
+            if child is None:
+                break
+            losses[child.candidate] = judge.score(child.candidate, FIRST_RUN, PART, phase=NAME).loss
+            living.append(_Living(child, losses[child.candidate]))
+            if mature:
+                living.popleft()
+        return _to_the_end(judge, ranked(losses))
 
 
-def _affordable(judge: Judge, runs: float) -> int:
+def _affordable(judge: Judge) -> int:
     """Return how many can be tried, with enough left to train the best to the end."""
-    rest = judge.price(1.0, phase=NAME, after=PART)
-    return max(1, int((runs - max(rest, KEPT * runs)) / judge.price(PART, phase=NAME)))
+    left, rest = judge.meter.left, judge.price(1.0, phase=NAME, after=PART)
+    return max(1, int((left - max(rest, KEPT * left)) / judge.price(PART, phase=NAME) + SLACK))
 
 
 def _parent(living: Sequence[_Living], rng: np.random.Generator) -> Individual:
@@ -81,15 +82,15 @@ def _parent(living: Sequence[_Living], rng: np.random.Generator) -> Individual:
     return min((living[int(index)] for index in chosen), key=lambda one: one.loss).individual
 
 
-def _to_the_end(judge: Judge, order: list[Candidate], limit: float) -> list[Candidate]:
+def _to_the_end(judge: Judge, order: list[Candidate]) -> list[Candidate]:
     """Train the first ones to the end as far as the budget goes, and return all, those first by how they did."""
     rest = judge.price(1.0, phase=NAME, after=PART)
     finished: dict[Candidate, float] = {}
     for candidate in order:
-        if judge.meter.spent + rest > limit:
-            judge.release(candidate, FIRST_RUN)
-        else:
+        if judge.meter.affords(rest):
             finished[candidate] = judge.score(candidate, FIRST_RUN, phase=NAME).loss
+        else:
+            judge.release(candidate, FIRST_RUN)
     return ranked(finished) + [one for one in order if one not in finished]
 
 

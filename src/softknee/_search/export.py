@@ -77,7 +77,7 @@ def describe(
         "class_name": class_name,
         "text": function.text,
         "formula": choice.spec.formula,
-        "latex": _latex(choice),
+        "latex": latex_of(choice),
         "constants": _constants(choice),
         "trained": any(parameter.requires_grad for parameter in function.make().parameters()),
         "recognised": None,
@@ -124,21 +124,6 @@ def sketch(function: Function) -> list[float | None]:
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
-def audit(function: Function) -> dict[str, Any]:
-    """Return how a function behaves on [-1e4, 1e4] in float32, bfloat16 and float16.
-
-    Args:
-        function: Of one element.
-
-    Returns:
-        Plain data: `formats`, one for each dtype, and `asymptotes`, `lipschitz` and `lipschitz_at` in float64.
-
-    Raises:
-        UsageError: It looks at more than one element.
-    """
-    return plain(audited(Card(function_of(_choice(function).label))))
-
-
 def cost_of(function: Function, *, device: str = "cpu") -> dict[str, Any]:
     """Measure time and memory of a function and of ReLU, GELU and SiLU on this machine, interleaved.
 
@@ -156,6 +141,15 @@ def cost_of(function: Function, *, device: str = "cpu") -> dict[str, Any]:
     others = [name for name in COMPARED if name != label]
     report = cost_report([label, *others], SHAPE, device=device, repeats=REPEATS, engines=HOW)
     return {"machine": dict(report.machine), "costs": [asdict(one) for one in report.costs]}
+
+
+def latex_of(choice: Choice) -> str:
+    """Return the formula of a function as LaTeX, empty where it is only described.
+
+    Args:
+        choice: The function.
+    """
+    return "" if choice.spec.statement is not None else parse(choice.spec.formula, FUNCTIONS).to_latex()
 
 
 def module_source(functions: Mapping[str, Function]) -> str:
@@ -232,13 +226,6 @@ def _constants(choice: Choice) -> dict[str, float]:
     given = dict(choice.options)
     values = {one.name: given.get(one.name, one.default) for one in choice.spec.parameters if not one.vector}
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-
-
-def _latex(choice: Choice) -> str:
-    """Return the formula as LaTeX, empty where it is only described."""
-    if choice.spec.statement is not None:
-        return ""
-    return parse(choice.spec.formula, FUNCTIONS).to_latex()
 
 
 def _recognised(choice: Choice) -> dict[str, Any] | None:

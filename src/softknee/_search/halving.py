@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from softknee._search.draw import Draws
+from softknee._search.meter import SLACK
 from softknee._search.method import FIRST_RUN, MORE_RUNS, PARTS
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 NAME = "halving"
 # Of those who reach a rung, one in so many reaches the next.
 ETA = 3
-# Rounding in sums of prices.
-SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def race(
         rng: Of the draws.
 
     Returns:
-        Those who did not fail: the last rung's first, within one by their mean losses.
+        Those who did not fail: the last rung's first, within one by their mean losses; and last, of `first`, those whom
+        the budget did not let start.
     """
     draws = Draws(space, len(judge.task.groups), [*known, *first], rng, origin=NAME)
     size = most(judge, runs)
@@ -87,7 +87,7 @@ def race(
         racing = order[: survivors(size, index + 1)] if index + 1 < len(RUNGS) else order
         left_behind = [one for one in order if one not in racing] + left_behind
         _release(judge, [one for one in losses if one not in racing], rung)
-    return racing + left_behind
+    return [*racing, *left_behind, *first[size:]]
 
 
 def most(judge: Judge, runs: float) -> int:

@@ -38,7 +38,8 @@ class Score:
         part: Of a full run that was trained.
         losses: Of each validation batch; empty if the run failed.
         failure: Why it failed, None if it did not.
-        seconds: Of training and evaluation, from the first step of the run.
+        seconds: Of training, from the first step of the run, and of this evaluation.
+        cost: Runs that were charged for this.
         spent: Runs that the search had spent when this was known.
         phase: That it was first asked for in.
     """
@@ -49,6 +50,7 @@ class Score:
     losses: tuple[float, ...]
     failure: str | None
     seconds: float
+    cost: float
     spent: float
     phase: str
 
@@ -60,7 +62,7 @@ class Score:
 
 @dataclass(frozen=True)
 class _Reached:
-    """How far a run has come that was paid for."""
+    """How far a run has come that was paid for, in steps and seconds of training."""
 
     step: int = 0
     seconds: float = 0.0
@@ -111,18 +113,28 @@ class Judge:
             return replace(self._known[key], candidate=candidate)
         before = self._reached.get(run_key, _Reached())
         if before.failure is not None:
-            return self._note(
-                key, Score(candidate, run, part, (), before.failure, before.seconds, self.meter.spent, phase)
-            )
+            spent = self.meter.spent
+            return self._note(key, Score(candidate, run, part, (), before.failure, before.seconds, 0.0, spent, phase))
         if before.step >= steps:
             before = _Reached()
         self.meter.allow(steps - before.step + self._evaluation(tested=tested))
         record = self.ledger.read(key) or self._train(candidate, run, steps, tested=tested)
+        trained, failure = record["seconds"], record["failure"]
         charged = record["step"] - before.step + FORWARD * record["forwards"]
-        self.meter.charge(phase, charged, record["seconds"] - before.seconds)
-        self._reached[run_key] = _Reached(record["step"], record["seconds"], record["failure"])
-        losses, failure, seconds = tuple(record["losses"]), record["failure"], record["seconds"]
-        return self._note(key, Score(candidate, run, part, losses, failure, seconds, self.meter.spent, phase))
+        self.meter.charge(phase, charged, trained - before.seconds + record["evaluation"])
+        self._reached[run_key] = _Reached(record["step"], trained, failure)
+        score = Score(
+            candidate=candidate,
+            run=run,
+            part=part,
+            losses=tuple(record["losses"]),
+            failure=failure,
+            seconds=trained + record["evaluation"],
+            cost=charged / self.task.run_steps,
+            spent=self.meter.spent,
+            phase=phase,
+        )
+        return self._note(key, score)
 
     def test(self, candidate: Candidate, run: int) -> NDArray[np.float64]:
         """Return the test losses of a fully trained candidate.
@@ -156,8 +168,14 @@ class Judge:
         return (trained + self._evaluation(tested=self._tested(steps, phase))) / self.task.run_steps
 
     def release(self, candidate: Candidate, run: int) -> None:
-        """Let go of the state of a run that will not be continued; otherwise it is kept until the run is full."""
-        self.ledger.drop_state(_keys(candidate, run, 0, tested=False)[1])
+        """Let go of the state of a run that will not be continued; otherwise it is kept until the run is full.
+
+        What asks for more of the run pays for its beginning again.
+        """
+        run_key = _keys(candidate, run, 0, tested=False)[1]
+        self.ledger.drop_state(run_key)
+        if run_key in self._reached and self._reached[run_key].failure is None:
+            del self._reached[run_key]
 
     def _train(self, candidate: Candidate, run: int, steps: int, *, tested: bool) -> dict[str, Any]:
         key, run_key = _keys(candidate, run, steps, tested=tested)
@@ -181,7 +199,8 @@ class Judge:
             "candidate": candidate.to_json(),
             "run": run,
             "step": training.step,
-            "seconds": training.seconds + time.perf_counter() - started,
+            "seconds": training.seconds,
+            "evaluation": time.perf_counter() - started,
             "forwards": forwards,
             "losses": losses if failure is None else [],
             "failure": failure,

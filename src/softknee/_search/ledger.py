@@ -39,10 +39,16 @@ class Ledger:
 
     Attributes:
         folder: The same, as a path.
+
+    Raises:
+        UsageError: A file is there.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
+        for path in () if self.folder is None else (self.folder, *self.folder.parents):
+            if path.is_file():
+                raise UsageError(f"out must be a folder, {path} is a file")
         self._records: dict[str, str] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._depth = 0

@@ -78,6 +78,10 @@ class Meter:
         finally:
             self._ceilings.pop()
 
+    def affords(self, runs: float) -> bool:
+        """Whether so many runs are left."""
+        return runs <= self.left + SLACK
+
     def allow(self, steps: float) -> None:
         """See that something may begin.
 
@@ -88,7 +92,7 @@ class Meter:
             BudgetSpent: Less than that is left.
         """
         runs = steps / self.run_steps
-        if runs > self.left + SLACK:
+        if not self.affords(runs):
             raise BudgetSpent(f"{runs:.3g} runs are needed, and {self.left:.3g} are left")
 
     def charge(self, phase: str, steps: float, seconds: float) -> None:

@@ -52,7 +52,7 @@ class Method:
 
     Attributes:
         home: The module that has its `find`.
-        least: Full runs that it needs at least.
+        least: Full runs that it needs at least, whatever the task.
         about: What it does, in a line.
         options: That its `find` takes by name.
     """
@@ -101,6 +101,11 @@ class Method:
         check = getattr(import_module(self.home), "check", None)
         if check is not None:
             check(task, space)
+
+    def least_for(self, task: Task) -> float:
+        """Return the full runs that it needs at least for a task, by the `least` of its module if that has one."""
+        least = getattr(import_module(self.home), "least", None)
+        return self.least if least is None else max(self.least, least(task))
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(

@@ -7,7 +7,7 @@ which costs the same whatever is mixed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softknee._engine.interpolated import grid_within, interpolated, nodes, quadratics
+from softknee._engine.interpolated import Inner, grid_within, inside, interpolated, nodes, quadratics, sharpest
 from softknee._engine.select import takes_tables
-from softknee._errors import OptionError, UsageError
+from softknee._errors import OptionError
 from softknee._search.cell import Weights, relaxed
 from softknee._search.dirichlet import draw
+from softknee._search.relaxed_site import RelaxedSite
+from softknee._search.sampled import Sampled, Tabulated, Versions, kept_as_it_is
 from softknee._search.space import Genotype, space_of
 
 if TYPE_CHECKING:
@@ -31,12 +33,12 @@ Relaxation = Literal["drnas", "darts"]
 RELAXATIONS = ("drnas", "darts")
 # Where weights of operations begin: uniform up to there, so that none is the first of equals.
 START = 1e-6
-# Tables reach farther than the bounds of the operations, by so much: few inputs lie outside.
-WIDER = 1.25
+# Tables reach so far from 0: few inputs lie outside, where the cell itself is evaluated.
+REACH = 12.5
 # Of scalars in formulas: what is retrained and kept is the formula.
 DIGITS = 4
 # What is kept between forwards and never copied or saved.
-_FLEETING = "_drawn"
+_FLEETING = ("_drawn", "_left")
 
 
 @dataclass(frozen=True)
@@ -54,31 +56,15 @@ class Drop:
     operation: str
 
 
-@dataclass
-class _Drawn:
-    """Weights for all sites, and the tables made of them.
-
-    Attributes:
-        key: What they depend on.
-        weights: Of each site.
-        used: Sites that were evaluated with them.
-        spent: Whether a gradient went through them, whose graph is gone since.
-        tables: Values at the nodes and rows of each site's table.
-    """
-
-    key: tuple[Any, ...]
-    weights: Weights
-    used: set[int] = field(default_factory=set)
-    spent: bool = False
-    tables: list[tuple[Tensor, Tensor]] | None = None
-
-
 class Mixture(nn.Module):
     """A weighted mixture of all functions of a space, to be trained by gradient.
 
     In training mode every call of a site takes weights of its own, drawn anew; in evaluation mode all sites are the
     most likely function. Put `mixture.site()` at every place, or the mixture itself at all of them. Train its
     `architecture_parameters()` on validation data, all others on training data.
+
+    Activation checkpointing evaluates sites again with the weights of their last call: have each its own
+    `mixture.site()`, and one forward pass before each backward pass.
 
     Args:
         space: Of the functions: `"grafs"`, `"one-core"` or a `softknee.Space`.
@@ -111,9 +97,9 @@ class Mixture(nn.Module):
         self.warm = False
         self._functions: list[int] = []
         self._own: int | None = None
-        self._drawn: _Drawn | None = None
-        self._left: tuple[tuple[int, int], Left, Left] | None = None
-        self._grid = grid_within(WIDER * self.space.bound)
+        self._drawn: Sampled | None = None
+        self._left: tuple[Versions, Left, Left] | None = None
+        self._grid = grid_within(REACH)
         self._start(functions)
 
     def _start(self, functions: int) -> None:
@@ -181,14 +167,19 @@ class Mixture(nn.Module):
         Returns:
             Same shape and dtype as `x`.
         """
+        # No graph can hold what is drawn anew, and looked up, at each call.
+        at = torch.compiler.disable(self._at) if torch.compiler.is_compiling() else self._at
+        return at(site, x)
+
+    def _at(self, site: int, x: Tensor) -> Tensor:
         drawn = self._drawn_for(site)
         weights = drawn.weights.of(site)
         if not takes_tables(x):
             return self._exact(x, *weights)
         if drawn.tables is None:
             drawn.tables = self._tabulated(drawn, x.device)
-        values, rows = drawn.tables[site]
-        return interpolated(x, values, rows, self._grid, self._exact, weights)
+        values, rows, inner = drawn.tables[site]
+        return interpolated(x, values, rows, self._grid, self._exact, weights, inner)
 
     def _exact(self, x: Tensor, *weights: Tensor) -> Tensor:
         """Evaluate the cell itself, with one sample of the weights."""
@@ -197,23 +188,33 @@ class Mixture(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return relaxed(self.space, x.to(dtype).flatten(), sample, *self.left).view(x.shape).to(x.dtype)
 
-    def _tabulated(self, drawn: _Drawn, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Return the values at the nodes and the rows of the table of each site."""
-        with torch.autocast(device.type, enabled=False):
+    def _tabulated(self, drawn: Sampled, device: torch.device) -> list[Tabulated]:
+        """Return the table of each site, with what its gradient is spread over."""
+        with torch.autocast(device.type, enabled=False), kept_as_it_is():
             weights = Weights(*(part.float() for part in drawn.weights))
             values = relaxed(self.space, nodes(self._grid, device), weights, *self.left)
-        if values.requires_grad:
-            values.register_hook(lambda _: setattr(drawn, "spent", True))
-        return list(zip(values.unbind(), quadratics(values).unbind(), strict=True))
+            inner: list[Inner | None] = [None] * len(values)
+            if values.requires_grad:
+                bins = sharpest(values)
+                places = inside(self._grid, bins)
+                between = relaxed(self.space, places.flatten(1), weights, *self.left).view(places.shape)
+                inner = [Inner(*pair) for pair in zip(bins, between.unbind(), strict=True)]
+        return [Tabulated(*one) for one in zip(values.unbind(), quadratics(values), inner, strict=True)]
 
-    def _drawn_for(self, site: int) -> _Drawn:
+    def _drawn_for(self, site: int) -> Sampled:
         """Return the weights for a site's next call."""
         needs_gradient = torch.is_grad_enabled() and any(one.requires_grad for one in self.parameters())
-        versions = [one._version for one in (*self.parameters(), *self.buffers())]
-        key = (self.training, needs_gradient, self.unary_alpha.device, len(self._functions), *versions)
+        device, inference = self.unary_alpha.device, torch.is_inference_mode_enabled()
+        modes = (self.training, needs_gradient, inference, device, len(self._functions))
+        sources = [*self.parameters(), *self.buffers()]
         drawn = self._drawn
-        if drawn is None or drawn.key != key or drawn.spent or (self.training and site in drawn.used):
-            drawn = self._drawn = _Drawn(key, self._weights())
+        # Within a backward pass, a checkpoint evaluates once more what it did not keep, which must be the same.
+        again = drawn is not None and torch._C._current_graph_task_id() >= 0
+        called = drawn is not None and self.training and site in drawn.used and not again
+        if drawn is None or called or not drawn.holds(modes, sources):
+            self.draws -= again
+            with kept_as_it_is():
+                drawn = self._drawn = Sampled(self._weights(), modes, sources)
         drawn.used.add(site)
         return drawn
 
@@ -259,13 +260,10 @@ class Mixture(nn.Module):
     @property
     def left(self) -> tuple[Left, Left]:
         """Numbers of the operations that are left in some function, on each edge and of each vertex."""
-        versions = (self.unary_live._version, self.binary_live._version)
-        if self._left is None or self._left[0] != versions:
-            unary, binary = (
-                tuple(tuple(one.nonzero()[:, 0].tolist()) for one in live.any(0))
-                for live in (self.unary_live, self.binary_live)
-            )
-            self._left = (versions, unary, binary)
+        sources = (self.unary_live, self.binary_live)
+        if self._left is None or not self._left[0].are(sources):
+            unary, binary = (tuple(tuple(one.nonzero()[:, 0].tolist()) for one in live.any(0)) for live in sources)
+            self._left = (Versions(sources), unary, binary)
         return self._left[1], self._left[2]
 
     def operations_left(self, function: int = 0) -> int:
@@ -362,7 +360,7 @@ class Mixture(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what belongs to one forward pass."""
-        return {**self.__dict__, _FLEETING: None}
+        return {**self.__dict__, **dict.fromkeys(_FLEETING)}
 
     def extra_repr(self) -> str:
         """Return the space, and how far it has shrunk."""
@@ -373,42 +371,3 @@ class Mixture(nn.Module):
             f"relaxation={self.relaxation!r}{several}, {self.operations_left()} of {space.slots} slots left, "
             f"{len(self._functions)} sites"
         )
-
-
-class RelaxedSite(nn.Module):
-    """A mixture at one place of a model.
-
-    Args:
-        mixture: Whose parameters it shares.
-        number: Of the site.
-        stand_in: What acts while the mixture is `warm`.
-    """
-
-    def __init__(self, mixture: Mixture, number: int, stand_in: nn.Module | None = None) -> None:
-        super().__init__()
-        self.mixture = mixture
-        self.number = number
-        self.stand_in = stand_in
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the mixture.
-
-        Args:
-            x: Any shape, any floating dtype.
-
-        Returns:
-            Same shape and dtype as `x`.
-
-        Raises:
-            UsageError: The mixture is warm and nothing stands in here.
-        """
-        if not self.mixture.warm:
-            return self.mixture.at(self.number, x)
-        if self.stand_in is None:
-            raise UsageError("the mixture is warm, and this site was made without stand_in")
-        result: Tensor = self.stand_in(x)
-        return result
-
-    def extra_repr(self) -> str:
-        """Return the number of the site."""
-        return f"site={self.number}"

@@ -76,7 +76,7 @@ class Pack:
             Validation losses at the end of each part, `(models, parts)`.
         """
         task, losses, done = self._task, [], 0
-        stops = [math.ceil(part * task.run_steps) for part in parts]
+        stops = [task.steps_of(part) for part in parts]
         for epoch in range(task.epochs):
             with drawing(task.seed_of(Stream.NOISE, self._run, epoch)):
                 for batch in islice(task.batches(self._run, epoch), stops[-1] - done):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from softknee._report.page import Page, render_fragment, render_page
+from softknee._report.page import Page, render_page
 from softknee._report.table import plural
 from softknee._search.page_cost import cost_section
 from softknee._search.page_function import audit_section, function_section, price_section, source_section
 from softknee._search.page_method import method_section
 from softknee._search.page_trajectory import trajectory_section
 from softknee._search.page_tried import tried_section
-from softknee._search.page_verdict import difference_table, finals_table, measures, verdict_section
+from softknee._search.page_verdict import measures, verdict_section
 from softknee._search.page_words import brief, rows_by_key
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def result_page(data: Mapping[str, Any]) -> str:
     return render_page(
         Page(
             kicker=f"softknee search · {settings['method']} in {settings['space']['name']} · seed {settings['seed']}",
-            title=data.get("title") or "Search for an activation",
+            title="Search for an activation",
             finding=[_sentence(data), _returned(data), _rest(cost)],
             measures=measures(data),
             warnings=data["notes"],
@@ -53,22 +53,6 @@ def result_page(data: Mapping[str, Any]) -> str:
             data=data,
         )
     )
-
-
-def result_fragment(data: Mapping[str, Any]) -> str:
-    """Return verdict, differences and finalists as bare HTML for a notebook.
-
-    Args:
-        data: As `Result.to_json` returns it.
-
-    Returns:
-        Markup without document or style.
-
-    Raises:
-        MissingExtra: Jinja2 is not installed.
-    """
-    tables = [table for table in (difference_table(data), finals_table(data)) if table.rows]
-    return render_fragment([_sentence(data), _returned(data)], tables)
 
 
 def _sentence(data: Mapping[str, Any]) -> str:
@@ -87,4 +71,4 @@ def _returned(data: Mapping[str, Any]) -> str:
 def _rest(cost: Mapping[str, Any]) -> str:
     minutes = cost["seconds"] / 60
     took = plural(round(cost["seconds"]), "second") if minutes < 2 else plural(round(minutes), "minute")
-    return f"The search took {took}, verification included."
+    return f"Training and evaluation took {took}, verification included."

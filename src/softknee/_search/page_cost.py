@@ -49,19 +49,17 @@ def cost_section(data: Mapping[str, Any]) -> Section:
 def _bars(cost: Mapping[str, Any]) -> Svg:
     phases = cost["phases"]
     seconds = cost["seconds"] or 1.0
-    rest = max(cost["seconds"] - sum(phase["seconds"] for phase in phases), 0.0)
     whole = max(cost["budget"], cost["spent"]) or 1.0
     bars = [
         Bar("runs of the budget", [phase["runs"] / whole for phase in phases], f"{cost['spent']:.1f} of {whole:g}"),
         Bar("seconds", [phase["seconds"] / seconds for phase in phases], _time(cost["seconds"])),
     ]
     told = ", ".join(f"{phase['name']} {phase['runs']:.2f} runs" for phase in phases)
-    unsaid = f" {_time(rest)} went elsewhere." if rest > 0.01 * seconds else ""
     return stacked_bars(
         bars,
         [phase["name"] for phase in phases],
         title="Cost by phase",
-        description=f"Shares of the budget and of the time: {told}.{unsaid}",
+        description=f"Shares of the budget and of the time: {told}.",
         width=820,
         label_width=150,
         note_width=110,

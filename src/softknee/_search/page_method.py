@@ -17,18 +17,16 @@ _PAIRED = (
     "Finalists are trained again from {seeds} that the search had not used. With the same seed all start from the same "
     "weights and see the same batches in the same order with the same noise, so that only the activation differs."
 )
-_CHOICE = (
-    "Finalists were chosen by validation loss, and of them the one with the lowest mean validation loss over its final "
-    "runs. {last}"
-)
-_SELECTED = "Which of those that were found are finalists was decided by trainings from seeds used for nothing else. "
+_BASELINES = "The baselines in the finals are those with the lowest validation loss in one run each. "
+_CHOICE = "One candidate came to the finals, the best of those found by {chosen}. "
+_FOUND, _SELECTED = "validation loss", "mean validation loss in trainings from seeds used for nothing else"
 _TEST = "The test set was read once, after that."
 _VALIDATION = "No test set was given: the claim is about validation data, which the search has seen."
 _INTERVALS = (
     "Differences are those of losses, paired by run and by batch of {measured} data; the intervals are about new seeds "
-    "and new batches together (two random effects, t quantiles). A candidate counts as better only if it is better "
-    "than every finalist baseline (intersection-union test) after its p values were multiplied by the number of "
-    "finalist candidates (Bonferroni)."
+    "and new batches together (two random effects, t quantiles). The candidate counts as better only if it is better "
+    "than every finalist baseline (intersection-union test). It was chosen in other runs than these, so that no p "
+    "value has to be corrected for how many were tried."
 )
 _LIMITS = (
     "It is about this model, this data, this length of training and this optimizer with its learning rate, which was "
@@ -61,14 +59,13 @@ def method_section(data: Mapping[str, Any]) -> Section:
     """
     settings = data["settings"]
     tested = data["measured_on"] == "test"
-    selected = any(phase["name"] == SELECT for phase in data["cost"]["phases"])
     entries = [
         ("asked", _asked(data)),
         ("method", _methods(data)),
         ("space", _space(settings["space"])),
         ("sites", _sites(settings)),
         ("paired runs", _PAIRED.format(seeds=plural(settings["seeds"], "fresh seed"))),
-        ("choice", f"{_SELECTED * selected}{_CHOICE.format(last=_TEST if tested else _VALIDATION)}"),
+        ("choice", _choice(data, tested=tested)),
         ("statistics", _INTERVALS.format(measured=data["measured_on"])),
         ("what it cannot say", _LIMITS),
         ("environment", _environment(settings)),
@@ -87,6 +84,13 @@ def _asked(data: Mapping[str, Any]) -> str:
         f"{', '.join(settings['baselines'])}; {batches}{tests}; "
         f"{plural(settings['parameters'], 'parameter')} in the model"
     )
+
+
+def _choice(data: Mapping[str, Any], *, tested: bool) -> str:
+    finalists = [row for row in data["table"] if row["final"] and not row["is_baseline"]]
+    selected = any(phase["name"] == SELECT for phase in data["cost"]["phases"])
+    chosen = _CHOICE.format(chosen=_SELECTED if selected else _FOUND) if finalists else ""
+    return f"{_BASELINES}{chosen}{_TEST if tested else _VALIDATION}"
 
 
 def _methods(data: Mapping[str, Any]) -> str:

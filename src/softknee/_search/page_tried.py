@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Rows that stand open; more are folded.
 SHOWN = 40
+_ENUMERATED = "Of the functions that were trained side by side, it has the best, trained again each by itself. "
 
 
 def tried_section(data: Mapping[str, Any]) -> Section:
@@ -26,10 +27,11 @@ def tried_section(data: Mapping[str, Any]) -> Section:
     """
     table = data["table"]
     failed = [row for row in table if row["failure"]]
+    enumerated = any(phase["name"] == "enumerate" for phase in data["cost"]["phases"])
     lead = (
         f"{plural(len(table), 'function')}, baselines among them. Finalists come first, by their final validation "
         "loss; the others by the validation loss of their longest run with seed 0. Losses after a part of a run and "
-        "after a full one do not compare. Click on a head to sort."
+        f"after a full one do not compare. {_ENUMERATED * enumerated}Click on a head to sort."
     )
     numbered = list(enumerate(table, 1))
     blocks: list[Block] = [_table(data, numbered[:SHOWN], "Ranking")]
@@ -80,13 +82,12 @@ def _table(data: Mapping[str, Any], numbered: Sequence[tuple[int, Mapping[str, A
         Column("Origin", numeric=False),
         Column("Trained", numeric=False, hint="which part of a full run, with seed 0, before the finals"),
         Column("Validation", hint="loss after it"),
-        *([Column("Selection", hint="mean loss after the trainings by which finalists were chosen")] * selected),
-        Column("Final validation", hint="mean loss over the paired runs of the finals, with its 95 % interval"),
         *(
-            [Column("Final test", hint="likewise; read once, of the candidate chosen and of the baselines")]
-            if tested
-            else []
+            [Column("Selection", hint="mean loss after the trainings by which the candidate for the finals was chosen")]
+            * selected
         ),
+        Column("Final validation", hint="mean loss over the paired runs of the finals, with its 95 % interval"),
+        *([Column("Final test", hint="likewise; read once, behind all choices")] if tested else []),
         Column("Scores", hint="how often it was looked at: after parts of runs, full runs and final ones"),
         Column("Remark", numeric=False),
     ]

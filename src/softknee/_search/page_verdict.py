@@ -64,7 +64,9 @@ def measures(data: Mapping[str, Any]) -> list[Measure]:
     failed = cost["failed"]
     found = [
         Measure(f"{cost['spent']:.1f}", "runs", f"spent of {cost['budget']:g}, verification included"),
-        Measure(f"{sum(not row['is_baseline'] for row in table):,}", "candidates", "tried beside the baselines"),
+        Measure(
+            f"{sum(not row['is_baseline'] for row in table):,}", "candidates", "in the table, beside the baselines"
+        ),
         Measure(str(data["settings"]["seeds"]), "seeds", "fresh ones for each finalist, paired"),
     ]
     return [*found, Measure(str(failed), "failed", "trainings that diverged; charged and shown")] if failed else found
@@ -88,7 +90,6 @@ def difference_table(data: Mapping[str, Any]) -> Table:
                 Cell(_SIGNS[kind], kind),
                 Cell(estimate(one["gain"], one["low"], one["high"], digits, sign=True), value=one["gain"]),
                 Cell(probability(one["p"])),
-                Cell(probability(one["p_adjusted"])),
                 Cell(str(len(one["seed_gains"]))),
             ]
         )
@@ -96,8 +97,7 @@ def difference_table(data: Mapping[str, Any]) -> Table:
         Column("Against", numeric=False),
         Column("Candidate is", numeric=False),
         Column("Difference", hint=f"in {data['measured_on']} loss: positive where the candidate is better"),
-        Column("p", hint="two-sided, of this comparison alone"),
-        Column("p adjusted", hint="times the number of finalist candidates"),
+        Column("p", hint="two-sided, against no difference"),
         Column("Paired runs"),
     ]
     return Table("Paired differences", columns, rows)
@@ -129,8 +129,8 @@ def finals_table(data: Mapping[str, Any]) -> Table:
         Column("Finalist", numeric=False),
         Column("", numeric=False),
         Column("Origin", numeric=False),
-        Column("Validation loss", hint="mean over runs with its 95 % interval; finalists are chosen by it"),
-        *([Column("Test loss", hint="read once, of the candidate chosen and of the baselines")] if test else []),
+        Column("Validation loss", hint="mean over runs with its 95 % interval"),
+        *([Column("Test loss", hint="read once, behind all choices")] if test else []),
         Column("Runs", hint="that did not diverge, of those trained"),
     ]
     return Table("Finalists", columns, rows)

@@ -95,6 +95,6 @@ def kind_of(difference: Mapping[str, Any]) -> str:
     gain, p = difference["gain"], difference["p"]
     if gain is None or p is None:
         return "too-few-seeds"
-    if gain > 0 and difference["p_adjusted"] < LEVEL:
-        return "better"
-    return "worse" if gain < 0 and p < LEVEL else "undecided"
+    if p >= LEVEL or gain == 0:
+        return "undecided"
+    return "better" if gain > 0 else "worse"

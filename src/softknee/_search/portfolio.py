@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from softknee._search.space import Space
 
 GRADIENT = "grafs"
-# Of the budget, the most that gradients may take.
-SHARE = 0.5
+# Of the budget, the most that gradients may take; and the runs that a search of the length of a training run takes.
+SHARE, WHOLE = 0.5, 2.2
 
 
 def find(
@@ -29,8 +29,7 @@ def find(
     before = judge.meter.spent
     suggested: list[Candidate] = []
     gradient = METHODS[GRADIENT]
-    fits = judge.task.run_steps >= TICKS and gradient.least * judge.price(phase=GRADIENT) <= SHARE * runs
-    if fits:
+    if judge.task.run_steps >= TICKS and SHARE * runs >= WHOLE:
         with judge.meter.limited(SHARE * runs):
             suggested = gradient.find(judge, space, known, SHARE * runs, rng)
     return race(judge, suggested, space, known, runs - (judge.meter.spent - before), rng)

@@ -12,13 +12,13 @@ from softknee._catalogue import parse_choice
 from softknee._errors import DataError, UsageError
 from softknee._report.files import write_atomic
 from softknee._report.plain import plain
-from softknee._search.export import describe, module_source, to_onnx
+from softknee._search.export import describe, latex_of, module_source, to_onnx
 from softknee._search.export_source import class_names
+from softknee._search.page_words import brief
 from softknee._search.rows import Row
 from softknee._search.verdict import Against
 from softknee._surgery.places import aligned
 from softknee._surgery.swap import swap
-from softknee.nn.formula import expression
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Rows of the table that are shown where nobody asked for all.
 SHOWN = 8
+# Characters of a formula there, so that a row is a line.
+LONGEST = 60
 HEADINGS = ("function", "from", "loss of run 0", "final validation loss", "final test loss")
 
 
@@ -62,7 +64,7 @@ class Spent:
         phases: Where, in the order of time.
         seconds: Of training and evaluation.
         failed: Trainings that failed.
-        failed_runs: What they had cost until then.
+        failed_runs: What they cost, from their first step.
         steps: Of a full run.
         epochs: Of a full run.
     """
@@ -85,11 +87,13 @@ class Finalist:
         candidate: What was trained.
         is_baseline: Whether it is one of those that others had to beat.
         sites: Names of the sites by group.
+        everywhere: Whether these are the usual activations of the model, not some that were asked for.
     """
 
     candidate: Candidate
     is_baseline: bool
     sites: Mapping[str, tuple[str, ...]]
+    everywhere: bool = True
 
     @property
     def name(self) -> str:
@@ -108,10 +112,8 @@ class Finalist:
 
     @property
     def latex(self) -> str:
-        """The formula as LaTeX."""
-        return self._joined(
-            {group: expression(choice.spec.formula).to_latex() for group, choice in self._choices().items()}
-        )
+        """The formula as LaTeX, empty where it is only described."""
+        return self._joined({group: latex_of(choice) for group, choice in self._choices().items()})
 
     @property
     def constants(self) -> dict[str, float]:
@@ -167,7 +169,9 @@ class Finalist:
         Args:
             model: The one that was searched for or, with one group, any other.
             example_inputs: What the model is called with, so that activations that are functions are found.
-            where: With one group, which activations; with several, each site gets the function of its group.
+            where: With one group, which activations, as `softknee.swap` takes it. By default the function goes where
+                it was searched for: to the usual activations, or to the sites that were asked for. With several
+                groups, each site gets the function of its group.
 
         Returns:
             The model and what was changed.
@@ -176,17 +180,25 @@ class Finalist:
             UsageError: Sites of a group are not in the model, or what `softknee.swap` raises.
         """
         functions = self.functions
-        if len(functions) == 1:
+        if len(functions) == 1 and (self.everywhere or where is not None):
             (function,) = functions.values()
             return swap(model, function.label, where=where, example_inputs=example_inputs)
         if where is not None:
             raise UsageError("where is for results of one group; these functions go to the sites they were found for")
         owners = {site: group for group, sites in self.sites.items() for site in sites}
+        missing = dict.fromkeys(owners)
+
+        def chosen(site: Site) -> bool:
+            missing.pop(site.name, None)
+            return site.name in owners
 
         def made(site: Site) -> nn.Module:
+            if missing:
+                hint = "; say where it goes" if len(functions) == 1 else ""
+                raise UsageError(f"the function of {next(iter(missing))} has no such place in this model{hint}")
             return functions[owners[site.name]].make(site)
 
-        return swap(model, made, where=lambda site: site.name in owners, example_inputs=example_inputs)
+        return swap(model, made, where=chosen, example_inputs=example_inputs)
 
     def _group(self, group: str | None) -> str:
         if group is None and len(self.sites) == 1:
@@ -217,7 +229,7 @@ class Result:
         reference: Key of the best baseline by validation.
         differences: Of the candidate from each baseline of the finals, the smallest gain first.
         notes: What limits the claim.
-        table: Everything that was tried, best first.
+        table: Everything that was trained by itself, best first.
         cost: In training runs, and in seconds.
         trajectory: How the weights of operations went, where a method that has such was used; plain data.
         settings: What was searched for, and how; plain data.
@@ -256,7 +268,6 @@ class Result:
         names = ("verdict", "outcome", "measured_on", "candidate", "reference", "notes", "cost", "differences")
         return {
             "schema": SCHEMA,
-            "title": self.settings.get("title", ""),
             "best": self.best.candidate.key,
             **plain({name: getattr(self, name) for name in names}),
             "table": [row.to_json([*self.best.sites]) for row in self.table],
@@ -281,11 +292,10 @@ class Result:
         row = next(row for row in table if row.candidate.key == data["best"])
         sites = {group["name"]: tuple(group["sites"]) for group in data["settings"]["groups"]}
         cost = {**data["cost"], "phases": tuple(Phase(**phase) for phase in data["cost"]["phases"])}
-        differences = [{**one, "seed_gains": tuple(one["seed_gains"])} for one in data["differences"]]
         names = ("verdict", "outcome", "measured_on", "candidate", "reference", "trajectory", "settings")
         result = cls(
-            best=Finalist(row.candidate, row.is_baseline, sites),
-            differences=tuple(Against(**one) for one in differences),
+            best=Finalist(row.candidate, row.is_baseline, sites, everywhere=is_everywhere(data["settings"])),
+            differences=tuple(map(Against.from_json, data["differences"])),
             notes=tuple(data["notes"]),
             table=table,
             cost=Spent(**cost),
@@ -341,9 +351,16 @@ class Result:
         ]
 
 
+def is_everywhere(settings: Mapping[str, Any]) -> bool:
+    """Whether a search was for the usual activations of a model, not for some that were asked for."""
+    return settings["scope"] == "all" and "where" not in settings
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     final = row.final
     first = "failed" if row.loss is None else f"{row.loss:.4g}"
     at = f" at {row.part:.2g} of a run" if row.part < 1 and row.loss is not None else ""
     means = (None, None) if final is None else (final.validation_mean, final.test_mean)
-    return row.name, row.candidate.origin, first + at, *("-" if mean is None else f"{mean:.4g}" for mean in means)
+    name = brief(row.name)
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+    return short, row.candidate.origin, first + at, *("-" if mean is None else f"{mean:.4g}" for mean in means)

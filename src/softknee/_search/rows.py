@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from softknee._card.recognise import exactly
 from softknee._report.plain import finite, plain
 from softknee._search.candidate import Candidate
+from softknee._search.export import sketch
 from softknee._search.judge import VERIFY
 from softknee._search.shapes import values_of
+from softknee._search.verify import several_batches
 from softknee._statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ class Row:
             "name": self.name,
             "origin": self.candidate.origin,
             "functions": functions,
+            "curve": [sketch(one) for one in self.candidate.functions],
             **own,
         }
 
@@ -188,7 +191,7 @@ def _final(scores: list[Score], final: Final, test: NDArray[np.float64] | None) 
     numbers: dict[str, float] = {}
     for name, losses in (("validation", final.validation), ("test", test)):
         if losses is not None:
-            found = mean_interval(losses if losses.shape[1] > 1 else losses.repeat(2, axis=1))
+            found = mean_interval(several_batches(losses))
             numbers |= {f"{name}_mean": found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
     return FinalRuns(
         runs=tuple(score.run for score in scores),

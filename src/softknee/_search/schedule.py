@@ -27,6 +27,5 @@ def drops(count: int, first: int = FIRST_DROPS, ticks: int = TICKS) -> tuple[int
         A number for each part.
     """
     times = first - 1 + np.floor(np.logspace(0.0, np.log10(ticks - first), count)).astype(int)
-    # Rounding may put the last one behind the end.
-    counted = Counter(np.minimum(times, ticks - 1).tolist())
+    counted = Counter(times.tolist())
     return tuple(counted[tick] for tick in range(ticks))

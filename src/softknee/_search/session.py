@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softknee._errors import DataError, UsageError
+from softknee._errors import UsageError
 from softknee._extras import require
-from softknee._report.files import write_atomic
 from softknee._search.arguments import baselines_of, budget_of, seeds_of, settings_of
 from softknee._search.candidate import Candidate
+from softknee._search.checks import check_callable
 from softknee._search.judge import Judge
 from softknee._search.ledger import Ledger
-from softknee._search.meter import Meter
+from softknee._search.meter import SLACK, Meter
 from softknee._search.method import FIRST_RUN, PARTS, method_of
-from softknee._search.outcome import outcome
+from softknee._search.outcome import outcome, stored, write
 from softknee._search.proposals import ASKED, Asked, asked, proposal
-from softknee._search.result import Result
 from softknee._search.rows import BASELINES
 from softknee._search.shapes import Shapes
 from softknee._search.space import Space, space_of
 from softknee._search.task import Task
 from softknee._search.verdict import decide, title
-from softknee._search.verify import LADDER, SHARE, finals, heats, places_for, price, test_losses
+from softknee._search.verify import LADDER, SHARE, check_paid, finals, heats, places_for, price, test_losses
 
 if TYPE_CHECKING:
     import os
@@ -35,13 +33,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from softknee._search.judge import Score
+    from softknee._search.result import Result
     from softknee._search.task import MakeModel, MakeOptimizer, TrainStep
     from softknee._search.verify import Places
 
 USUAL = ("relu", "gelu", "silu", "mish", "prelu", "swish")
 COURSE = "course"
-# Files in the folder of a search.
-RESULT, PAGE, MODULE = "result.json", "report.html", "best.py"
 
 
 class Search:
@@ -92,6 +89,8 @@ class Search:
     ) -> None:
         for module in ("scipy.special", *(() if out is None else ("jinja2",))):
             require(module, extra="bench")
+        self._progress = progress or (lambda _: None)
+        check_callable(progress=self._progress)
         self._space, self._seeds, self._budget = space_of(space), seeds_of(seeds), budget_of(budget)
         self._task = Task(
             make_model,
@@ -107,14 +106,12 @@ class Search:
         )
         self._baselines = baselines_of(baselines, self._task)
         self._ledger = Ledger(out)
-        self._meter = Meter(self._task.run_steps, self._budget)
-        self._judge = Judge(self._task, self._meter, self._ledger)
-        self._progress = progress or (lambda _: None)
+        self._judge = self._fresh_judge()
         self._found: list[Candidate] = []
         self._result: Result | None = None
         self._check_budget(1.0)
         self._settings = settings_of(
-            self._task, self._space, scope, self._baselines, budget=self._budget, seeds=self._seeds
+            self._task, self._space, scope, self._baselines, where=where, budget=self._budget, seeds=self._seeds
         )
         with self._ledger.held():
             self._ledger.settle(self._settings)
@@ -136,16 +133,17 @@ class Search:
         chosen = method_of(method)
         self._check_going()
         chosen.check(self._task, self._space)
-        self._check_budget(chosen.least)
+        least = chosen.least_for(self._task)
+        self._check_budget(least)
         with self._ledger.held():
-            self._note(method=method)
+            self._note(self._told, method=method)
             finished = self._finished(method)
             if finished is None:
-                self._begin()
-                runs = self._for_search()
+                self._afresh()
+                runs = self._for_search(least)
                 self._progress(f"{method}: {runs:.1f} training runs to search with")
                 rng = np.random.default_rng([self._task.seed, zlib.crc32(method.encode())])
-                with self._meter.limited(runs):
+                with self._judge.meter.limited(runs):
                     self._found = chosen.find(self._judge, self._space, self._known(), runs, rng)
                 finished = self._verify(method)
             self._result = finished
@@ -163,7 +161,8 @@ class Search:
         self._check_going()
         with self._ledger.held():
             self._begin()
-        return asked(self._judge, self._space, int(self._for_proposals() / self._judge.price(phase=ASKED)))
+        trials = int(self._for_proposals() / self._judge.price(phase=ASKED) + SLACK)
+        return asked(self._judge, self._space, max(trials, 0))
 
     def tell(self, proposed: str | Mapping[str, str], /, **constants: float) -> Score:
         """Try a proposal in one full run, judged as all others are.
@@ -176,23 +175,23 @@ class Search:
             How it did in run 0; what was tried before under another name costs nothing.
 
         Raises:
-            UsageError: Or a subclass: it is no formula of single elements, is constant, or the rest of the budget is
-                needed for verification. Nothing was spent.
+            UsageError: Or a subclass: it is no formula of single elements, is constant, comes behind a method, or the
+                rest of the budget is needed for verification. Nothing was spent.
         """
         self._check_going()
         candidate = proposal(proposed, constants, self._task)
         with self._ledger.held():
             self._begin()
+            self._checked_course(None)
             same = Shapes([*self._baselines, *self._told]).find(candidate)
             if same is None:
                 left = self._for_proposals()
-                if self._judge.price(phase=ASKED) > left:
+                if self._judge.price(phase=ASKED) > left + SLACK:
                     raise UsageError(
                         f"{left:.1f} training runs are left beside those for verification, and a proposal costs "
                         f"{self._judge.price(phase=ASKED):.1f}; result() verifies what there is"
                     )
-                self._told.append(candidate)
-                self._note(method=None)
+                self._note([*self._told, candidate], method=None)
             return self._judge.score(same or candidate, FIRST_RUN, phase=ASKED)
 
     def result(self) -> Result:
@@ -203,10 +202,10 @@ class Search:
         """
         if self._result is None:
             with self._ledger.held():
-                self._note(method=ASKED)
+                self._note(self._told, method=ASKED)
                 finished = self._finished(ASKED)
                 if finished is None:
-                    self._begin()
+                    self._afresh()
                     finished = self._verify(ASKED)
                 self._result = finished
         return self._result
@@ -245,12 +244,19 @@ class Search:
             self._judge.price(part, phase=BASELINES, after=done) for part, done in zip(PARTS, before, strict=True)
         )
 
+    def _fresh_judge(self) -> Judge:
+        return Judge(self._task, Meter(self._task.run_steps, self._budget), self._ledger)
+
+    def _afresh(self) -> None:
+        """Begin again, so that it makes no difference whether all this was interrupted before; nothing is lost."""
+        self._judge, self._found = self._fresh_judge(), []
+        self._begin()
+
     def _begin(self) -> None:
         """Train the baselines, and proposals from before an interruption, once each."""
+        trained = {one.candidate.key for one in self._judge.scores}
         for number, candidate in enumerate(self._baselines, 1):
-            if (candidate.key, FIRST_RUN, 1.0) not in {
-                (one.candidate.key, one.run, one.part) for one in self._judge.scores
-            }:
+            if candidate.key not in trained:
                 self._progress(f"baseline {number} of {len(self._baselines)}: {candidate.name}")
             for part in PARTS:
                 self._judge.score(candidate, FIRST_RUN, part, phase=BASELINES)
@@ -272,11 +278,11 @@ class Search:
             )
         return good
 
-    def _for_search(self) -> float:
-        """Return the runs that a method may spend."""
-        return self._meter.left - price(
-            self._judge, self._places(SHARE * self._meter.left, LADDER[-1].candidates), self._seeds
-        )
+    def _for_search(self, least: float) -> float:
+        """Return the runs that a method may spend, of which it needs so many full ones."""
+        left = self._judge.meter.left
+        spare = min(SHARE * left, left - least * self._screening_price())
+        return left - price(self._judge, self._places(spare, LADDER[-1].candidates), self._seeds)
 
     def _places(self, runs: float, candidates: int) -> Places:
         """Return who can take part in a verification."""
@@ -285,10 +291,14 @@ class Search:
 
     def _for_proposals(self) -> float:
         """Return the runs that proposals may spend: all but the smallest verification."""
-        return self._meter.left - price(self._judge, LADDER[0], self._seeds)
+        return self._judge.meter.left - price(self._judge, LADDER[0], self._seeds)
 
     def _verify(self, method: str) -> Result:
-        """Hold the finals and write down what they show."""
+        """Hold the finals and write down what they show.
+
+        Raises:
+            UsageError: The search has left too little for them.
+        """
         known, notes = self._known(), []
         met = Shapes(known)
         found: list[Candidate] = []
@@ -298,14 +308,24 @@ class Search:
                 found.append(candidate)
             elif same in known:
                 notes.append(f"{candidate.name}, which was found, is {title(same)} up to a scale and a shift")
-        places = self._places(self._meter.left, len(found))
+        places = self._places(self._judge.meter.left, len(found))
+        check_paid(self._judge, places, self._seeds)
         chosen = heats(self._judge, found[: places.candidates], self._progress)
+        if found and not chosen:
+            notes.append(f"all {places.candidates} candidates failed in the runs that choose one for the finals")
+        if places.baselines < len(self._baselines):
+            best = "the best" if places.baselines == 1 else f"the {places.baselines} best"
+            notes.append(f"of {len(self._baselines)} baselines, only {best} of one run each came to the finals")
+        earlier = stored(self._ledger.folder) if self._task.test_steps else None
+        if earlier is not None:
+            notes.append(f"the test data had been read before, with a budget of {earlier.cost.budget:g} runs")
         ended = finals(self._judge, chosen, known[: places.baselines], self._seeds, self._progress)
         reads = self._test_losses if self._task.test_steps else None
         verdict = decide(ended, known[0], reads)
         result = outcome(self._judge, self._baselines, ended, verdict, notes, self._settings, method)
         self._progress(result.verdict)
-        self._write(result)
+        if self._ledger.folder is not None:
+            write(result, self._ledger.folder)
         return result
 
     def _test_losses(self, candidate: Candidate) -> NDArray[np.float64]:
@@ -324,42 +344,34 @@ class Search:
         """Return what was done so far: proposals, and the method once it has begun."""
         return self._ledger.read(COURSE) or {"told": [], "method": None}
 
-    def _note(self, *, method: str | None) -> None:
-        """Write down the course of the search.
+    def _checked_course(self, method: str | None) -> dict[str, Any]:
+        """Return what was done so far.
+
+        Args:
+            method: That goes on now, None for a proposal.
 
         Raises:
             UsageError: It was begun by another method.
         """
-        before = self._course()
-        if before["method"] is not None and before["method"] != method:
+        before, folder = self._course(), self._ledger.folder
+        if before["method"] not in {None, method}:
+            where, other = ("", "a new Search") if folder is None else (f" in {folder}", "another folder as out")
+            given = "a proposal comes too late" if method is None else f"now it is {method!r}"
             raise UsageError(
-                f"the search in {self._ledger.folder} goes by method={before['method']!r}, now it is {method!r}; "
-                "give the same to go on, or another folder as out"
+                f"the search{where} goes by method={before['method']!r}, {given}; give the same to go on, or {other}"
             )
-        now = {"told": [one.to_json() for one in self._told], "method": method}
+        return before
+
+    def _note(self, told: list[Candidate], *, method: str | None) -> None:
+        """Write down the course of the search."""
+        before = self._checked_course(method)
+        now = {"told": [one.to_json() for one in told], "method": method}
         if now != before:
             self._ledger.write(COURSE, now)
+        self._told = told
 
     def _finished(self, method: str) -> Result | None:
-        """Return the result that was written, None if there is none or it was of a smaller budget.
-
-        Raises:
-            DataError: It is damaged.
-        """
-        path = None if self._ledger.folder is None else self._ledger.folder / RESULT
-        if path is None or not path.is_file():
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged; delete it, and it is made again") from error
-        result = Result.from_json(data)
-        return result if result.cost.budget == self._budget and result.settings["method"] == method else None
-
-    def _write(self, result: Result) -> None:
-        """Write the files; the result comes last, for it says that all is done."""
-        folder = self._ledger.folder
-        if folder is not None:
-            write_atomic(folder / MODULE, result.best.source())
-            result.to_html(folder / PAGE)
-            result.save(folder / RESULT)
+        """Return the result that was written, None if there is none or it was of a smaller budget."""
+        result = stored(self._ledger.folder)
+        same = result is not None and result.cost.budget == self._budget and result.settings["method"] == method
+        return result if same else None

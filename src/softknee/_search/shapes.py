@@ -1,4 +1,4 @@
-"""Which candidates are the same function, up to a scale and a shift of what comes out: layers absorb those."""
+"""Which candidates are the same function, as `distinct` has it: up to a scale and a shift of what comes out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from softknee._engine.select import engine
 from softknee._errors import UsageError
-from softknee._expression.fingerprint import POINTS, affine
+from softknee._expression.fingerprint import POINTS
+from softknee._search.distinct import REACH, SAME, differences, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from softknee._search.candidate import Candidate, Function
-
-# Parameters of modules are float32, so that two ways to write a function can differ by some of its roundings.
-SAME = 1e-6
-# Inputs that say how large a function is; most lie here, whatever it does further out.
-USUAL = 3.0
+    from softknee._search.distinct import Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +29,11 @@ class Shape:
 
     Attributes:
         trained: What is trained of it, as text: functions that learn are the same only if they learn the same.
-        values: At the fixed points, centred and of usual size.
+        values: Without their scale and shift.
     """
 
     trained: str
-    values: Tensor
+    values: Numbers
 
 
 class Shapes:
@@ -48,7 +45,7 @@ class Shapes:
 
     def __init__(self, known: Iterable[Candidate] = ()) -> None:
         self._keys: dict[str, Candidate] = {}
-        self._kept: dict[tuple[str, ...], list[tuple[Candidate, list[Tensor]]]] = {}
+        self._kept: dict[tuple[str, ...], list[tuple[Candidate, list[Numbers]]]] = {}
         for candidate in known:
             self.add(candidate)
 
@@ -73,10 +70,10 @@ class Shapes:
         alike = self._kept.get(tuple(one.trained for one in found), []) if len(found) == len(shapes) else []
         if not alike:
             return None
-        others = (torch.stack(column) for column in zip(*(values for _, values in alike), strict=True))
+        others = (np.stack(column) for column in zip(*(values for _, values in alike), strict=True))
         pairs = zip(found, others, strict=True)
-        same = torch.stack([_distances(one.values, other) < SAME for one, other in pairs]).all(0)
-        return alike[int(same.int().argmax())][0] if bool(same.any()) else None
+        same = np.all([differences(one.values, other) < SAME for one, other in pairs], axis=0)
+        return alike[int(same.argmax())][0] if same.any() else None
 
 
 @lru_cache(maxsize=4096)
@@ -90,13 +87,9 @@ def shape_of(function: Function) -> Shape | None:
     values = None if module is None else _values(module)
     if module is None or values is None:
         return None
-    usual = values[POINTS.abs() <= USUAL]
-    middle = usual.mean()
-    size = float((usual - middle).abs().max())
-    if size <= SAME * float(values.abs().max()):
-        return None
+    (shape,) = normalised(values[POINTS.abs() <= REACH][None])
     trained = function.label if any(True for _ in module.parameters()) else ""
-    return Shape(trained, (values - middle) / size)
+    return None if shape is None else Shape(trained, shape)
 
 
 def values_of(function: Function) -> Tensor | None:
@@ -126,9 +119,3 @@ def _values(module: nn.Module) -> Tensor | None:
     except (UsageError, RuntimeError):
         return None
     return values if values.shape == POINTS.shape and bool(values.isfinite().all()) else None
-
-
-def _distances(target: Tensor, others: Tensor) -> Tensor:
-    """Return how far a function is from each of several, `(sets,)`, at the scales and shifts that suit them best."""
-    scale, shift = affine(target, others)
-    return ((target - scale * others - shift).abs() / (1 + target.abs())).amax(1)

@@ -229,6 +229,8 @@ def _operations(
     Raises:
         OptionError: One is unknown, given twice, or of the wrong arity.
     """
+    if isinstance(given, str):
+        raise OptionError(f"{kind} operations must be a list, got {given!r}")
     found: list[Operation] = []
     for one in given:
         if not isinstance(one, Operation) and not (isinstance(one, str) and one in known):

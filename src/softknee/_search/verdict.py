@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from softknee._catalogue import parse_choice
+from softknee._search.verify import several_batches
 from softknee._statistics.decisions import LEVEL
 from softknee._statistics.intervals import paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from softknee._search.candidate import Candidate
@@ -40,7 +40,6 @@ class Against:
         low: Lower end of the 95 % interval of the gain.
         high: Upper end.
         p: Two-sided p value against no difference.
-        p_adjusted: The same, times the number of candidates in the finals.
         seed_gains: The gain in each paired run.
     """
 
@@ -49,13 +48,18 @@ class Against:
     low: float
     high: float
     p: float
-    p_adjusted: float
     seed_gains: tuple[float, ...]
 
     @property
     def is_better(self) -> bool:
         """Whether the candidate is better, beyond the noise."""
-        return self.gain > 0 and self.p_adjusted < LEVEL
+        return self.gain > 0 and self.p < LEVEL
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Against:
+        """Return what plain data were made of."""
+        numbers = {name: data[name] for name in ("baseline", "gain", "low", "high", "p")}
+        return cls(**numbers, seed_gains=tuple(data["seed_gains"]))
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,10 @@ class Verdict:
 def decide(
     finals: Sequence[Final], fallback: Candidate, test: Callable[[Candidate], NDArray[np.float64]] | None
 ) -> Verdict:
-    """Choose a candidate by validation, and compare it with every baseline of the finals.
+    """Compare the candidate with every baseline of the finals.
 
-    It is better only if it is better than each of them (an intersection-union test), with p values multiplied by the
-    number of candidates in the finals (Bonferroni), because one of several was chosen on the same runs.
+    It is better only if it is better than each of them (an intersection-union test). There is one candidate, chosen in
+    other runs, so that no p value has to be corrected.
 
     Args:
         finals: Everyone's runs.
@@ -99,35 +103,32 @@ def decide(
     Returns:
         What is returned, and why.
     """
-    found = [one for one in finals if not one.is_baseline]
-    baselines = sorted((one for one in finals if one.is_baseline and one.validation is not None), key=_loss)
-    finished = sorted((one for one in found if one.validation is not None), key=_loss)
+    found = next((one for one in finals if not one.is_baseline), None)
+    baselines = sorted(
+        (one for one in finals if one.is_baseline and one.validation is not None), key=lambda one: one.loss
+    )
     notes = _failures(finals)
     if not baselines:
         sentence = f"nothing can be said, for every baseline failed in a final run; use {title(fallback)}"
         return _kept(sentence, fallback, notes)
     reference = baselines[0].candidate
     name = title(reference)
-    if not finished:
+    if found is None or found.validation is None:
         return _kept(f"nothing new {'finished its final runs' if found else 'was found'}; use {name}", reference, notes)
-    chosen = finished[0].candidate
-    losses = {one.candidate.key: _losses(one, test) for one in (finished[0], *baselines)}
-    against = [one.candidate for one in baselines if _is_finite(losses[one.candidate.key])]
-    notes += tuple(
-        f"{title(one.candidate)} is left out: its test loss is not finite"
-        for one in baselines
-        if one.candidate not in against
-    )
+    chosen, names = found.candidate, {one.candidate.key: title(one.candidate) for one in baselines}
+    losses = {one.candidate.key: _losses(one, test) for one in (found, *baselines)}
     notes += () if test else (SEEN,)
-    gains = [_against(one, chosen, losses, len(found)) for one in against] if _is_finite(losses[chosen.key]) else []
+    gains = [_against(key, losses[key], losses[chosen.key]) for key in names]
     differences = tuple(sorted(gains, key=lambda one: one.gain))
     read = losses if test else {}
-    if differences and all(one.is_better for one in differences):
-        closest = next(one for one in against if one.key == differences[0].baseline)
+    unbeaten = [one.baseline for one in differences if not one.is_better]
+    if not unbeaten:
         seen = "test loss" if test else "validation loss, which the search has seen"
-        sentence = f"better than the best baseline, {title(closest)}, by {amount(differences[0])} in {seen}"
+        closest = names[differences[0].baseline]
+        sentence = f"better than the best baseline, {closest}, by {amount(differences[0])} in {seen}"
         return Verdict(sentence, "better", chosen, chosen, reference, differences, read, notes)
-    sentence = f"nothing beat {name} within the noise; use {name}"
+    stronger = name if reference.key in unbeaten else names[unbeaten[0]]
+    sentence = f"nothing beat {stronger} within the noise; use {name}"
     return Verdict(sentence, "baseline", reference, chosen, reference, differences, read, notes)
 
 
@@ -150,36 +151,20 @@ def _kept(sentence: str, baseline: Candidate, notes: tuple[str, ...]) -> Verdict
     return Verdict(sentence, "baseline", baseline, None, baseline, (), {}, notes)
 
 
-def _against(
-    baseline: Candidate, chosen: Candidate, losses: Mapping[str, NDArray[np.float64]], candidates: int
-) -> Against:
-    first, second = losses[baseline.key], losses[chosen.key]
-    rows = tuple((first - second).mean(axis=1).tolist())
-    if first.shape[1] == 1:
-        # A single batch says nothing about others.
-        first, second = first.repeat(2, axis=1), second.repeat(2, axis=1)
-    found = paired_difference(first, second, margin=MARGIN)
+def _against(baseline: str, theirs: NDArray[np.float64], own: NDArray[np.float64]) -> Against:
+    found = paired_difference(several_batches(theirs), several_batches(own), margin=MARGIN)
     return Against(
-        baseline=baseline.key,
+        baseline=baseline,
         gain=found.mean,
         low=found.low,
         high=found.high,
         p=found.p,
-        p_adjusted=min(found.p * candidates, 1.0),
-        seed_gains=rows,
+        seed_gains=tuple((theirs - own).mean(axis=1).tolist()),
     )
 
 
 def _losses(final: Final, test: Callable[[Candidate], NDArray[np.float64]] | None) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", final.validation) if test is None else test(final.candidate)
-
-
-def _loss(final: Final) -> float:
-    return final.loss
-
-
-def _is_finite(losses: NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(losses).all())
 
 
 def _failures(finals: Sequence[Final]) -> tuple[str, ...]:

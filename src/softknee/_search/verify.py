@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from softknee._engine.select import engine
+from softknee._errors import UsageError
 from softknee._search.judge import VERIFY
+from softknee._search.meter import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 SHARE = 0.85
 # Heats: the best candidates are trained in so many runs that nothing was chosen by before, to send one to the finals.
 SELECT, HEAT_RUNS = "select", (2000, 2001)
-# Rounding in sums of prices.
-SLACK = 1e-9
 
 
 class Places(NamedTuple):
@@ -95,6 +95,26 @@ def places_for(judge: Judge, runs: float, seeds: int, *, candidates: int, baseli
     return [rungs[0], *(one for one in rungs if price(judge, one, seeds) <= runs + SLACK)][-1]
 
 
+def check_paid(judge: Judge, places: Places, seeds: int) -> None:
+    """See that a verification can be paid; a method that is charged by time may have taken more than it was given.
+
+    Args:
+        judge: Knows what training costs, and what is left.
+        places: Who takes part.
+        seeds: Runs of the finals.
+
+    Raises:
+        UsageError: It cannot; the message says what would do.
+    """
+    needed, meter = price(judge, places, seeds), judge.meter
+    if not meter.affords(needed):
+        raise UsageError(
+            f"the search took longer than was estimated: {meter.left:.3g} training runs are left, and verification "
+            f"needs {needed:.3g}; with a budget of {math.ceil(10 * (meter.spent + needed)) / 10:g} and the same folder "
+            "as out it goes on from here"
+        )
+
+
 def heats(judge: Judge, found: Sequence[Candidate], progress: Callable[[str], None]) -> list[Candidate]:
     """Send the candidate with the least mean validation loss in runs of their own to the finals.
 
@@ -154,6 +174,11 @@ def test_losses(judge: Judge, candidate: Candidate, seeds: int) -> NDArray[np.fl
 def final_runs(seeds: int) -> range:
     """Return the runs of the finals, which nothing was chosen by before."""
     return range(1, seeds + 1)
+
+
+def several_batches(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return losses `(runs, batches)` of two batches at least: a single one, which says nothing of others, twice."""
+    return losses if losses.shape[1] > 1 else losses.repeat(2, axis=1)
 
 
 def _final(judge: Judge, candidate: Candidate, seeds: int, *, is_baseline: bool) -> Final:
