@@ -182,6 +182,8 @@ def test_an_interrupted_run_goes_on_bit_by_bit(tmp_path, name):
     assert [path.name for path in cut.folder.iterdir()] == ["result.json"]
 
 
+# Children that are replaced are tried in `test_execute`, and runs that go on above, in this process.
+@pytest.mark.slow
 def test_a_killed_child_is_replaced_and_gives_the_same_numbers(tmp_path, children):  # noqa: F811
     job, seen = job_of(tmp_path / "killed", "regression-2d"), []
 
@@ -198,7 +200,8 @@ def test_a_killed_child_is_replaced_and_gives_the_same_numbers(tmp_path, childre
     assert seen[0].score == numbers(job)["test_r2"][0]
 
 
-@pytest.mark.parametrize("name", SMALL)
+# One for each metric, and for data that are made; studies of images are interrupted in `test_compare`.
+@pytest.mark.parametrize("name", ["text-char", *GENERATED])
 def test_an_interrupted_study_reports_what_it_has_and_goes_on_to_the_same_numbers(tmp_path, name):
     def interrupt(progress):
         if progress.done == 3:

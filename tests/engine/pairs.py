@@ -5,6 +5,8 @@ Gates and values are in one tensor, or in two.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from subjects import normal
 from torch import Tensor
@@ -90,8 +92,12 @@ def swish_times(x: Tensor, value: Tensor, beta: Tensor, slope: Tensor) -> Tensor
     return x * torch.sigmoid(beta * x) * value + slope * value
 
 
+@cache
 def plan_for(halves: Halves, *, per_channel: bool, trained: bool = True) -> Plan:
-    """A plan of `swish_times` whose first parameter is trained or not; the second never is."""
+    """A plan of `swish_times` whose first parameter is trained or not; the second never is.
+
+    One for all tests, as modules of a kind have: tracing takes longer than they do.
+    """
     kinds = {"lengths": (None, None), "trained": (trained, False), "per_channel": per_channel}
     return Plan(swish_times, swish_times, halves=halves, **kinds)
 

@@ -126,7 +126,7 @@ def test_kinks_on_nodes_of_divided_bins_keep_both_slopes():
     assert run(module, x, torch.ones_like(x))[1].tolist() == pytest.approx([-0.7, 1.3, 1.3], abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [3, 5])
 def test_the_ends_of_pieces_cost_little(seed):
     """The second derivative of DiTAC jumps at 18 places that depend on its parameters."""
     module, count = nn.DiTAC(velocities=smooth_field(seed), engine="table"), 2**18

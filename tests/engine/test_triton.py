@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -130,8 +132,12 @@ def formula_of(module) -> Formula:
     """The formula of a module with all its parameters trained."""
     spec = module.spec
     lengths = [len(getattr(module, param.name)) if param.vector else None for param in spec.parameters]
-    function = spec.kernel or spec.function
-    return Formula(function, tuple(lengths), (True,) * len(lengths), channelwise=spec.channelwise)
+    return traced_once(spec.kernel or spec.function, tuple(lengths), channelwise=spec.channelwise)
+
+
+@cache
+def traced_once(function, lengths, *, channelwise) -> Formula:
+    return Formula(function, lengths, (True,) * len(lengths), channelwise=channelwise)
 
 
 def leaves_of(module, channels: int):

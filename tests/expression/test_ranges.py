@@ -9,6 +9,7 @@ from trees import VALUES, tame_trees
 
 from softknee._expression.parse import parse
 from softknee._expression.ranges import range_of
+from softknee._expression.simplify import simplified
 from softknee._expression.tree import Expression
 from softknee.nn.formula import FUNCTIONS
 
@@ -55,3 +56,9 @@ def test_values_stay_inside(tree):
 )
 def test_limits(text, low, high):
     assert range_of(parse(text, FUNCTIONS).root) == pytest.approx((low, high), rel=1e-15)
+
+
+def test_small_limits_have_all_their_digits():
+    tree = parse("sigmoid(min(x, -50))", FUNCTIONS).root
+    assert range_of(tree)[1] == pytest.approx(math.exp(-50), rel=1e-15, abs=0)
+    assert str(simplified(parse("max(sigmoid(min(x, -50)), 0)", FUNCTIONS).root)) == "sigmoid(min(x, -50))"

@@ -1,11 +1,9 @@
-"""Scores a candidate in a folder, slowly, to be killed: `python search_child.py FOLDER`."""
+"""Scores a candidate in a folder, slowly, to be killed."""
 
 from __future__ import annotations
 
-import sys
 import time
 
-import torch
 from search_task import candidate, task, train_step
 
 from softknee._search import train
@@ -28,7 +26,6 @@ def score(folder, step=slow_step):
     return [judge.score(candidate("x * tanh(a * x)", a=1.0), 1, part, phase="draw") for part in (0.25, 1.0)], judge
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def score_and_save(folder):
     train.PATIENCE = 0.0
-    score(sys.argv[1])
+    score(folder)

@@ -1,8 +1,7 @@
-"""Tiny searches whose outcome is known; `search_whole.py FOLDER METHOD` is one that is slow enough to be killed."""
+"""Tiny searches whose outcome is known, and one that is slow enough to be killed."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import torch
@@ -67,6 +66,5 @@ def arguments(target=squares, **changes):
     }
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    search(**arguments(train_step=slow_step), method=sys.argv[2], out=sys.argv[1])
+def slow_search(folder, method):
+    search(**arguments(train_step=slow_step), method=method, out=folder)

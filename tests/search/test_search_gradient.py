@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -104,6 +105,26 @@ def test_a_warm_start_freezes_what_decides_about_the_function():
     assert search.validated == 1
 
 
+def test_a_warm_start_is_with_what_the_model_had():
+    of = problem()
+    search = search_of(of)
+    search.mixture.warm = True
+    x = next(of.batches(0, 0))[0]
+    assert_close(search.model(x), of.fresh(1000)(x), atol=0, rtol=0)
+    search.mixture.warm = False
+    assert not torch.equal(search.model(x), of.fresh(1000)(x))
+
+
+def test_the_optimizer_that_was_published_trains_all_that_decides():
+    search = search_of(problem())
+    (group,) = search.architecture_optimizer.param_groups
+    assert isinstance(search.architecture_optimizer, torch.optim.Adam)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.05, (0.5, 0.999), 1e-3)
+    assert set(map(id, group["params"])) == set(map(id, search.mixture.parameters()))
+    held = {id(one) for group in search.optimizer.param_groups for one in group["params"]}
+    assert held.isdisjoint(map(id, group["params"]))
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_counted():
     search = search_of(problem())
     batch, validation = begin(search)
@@ -191,12 +212,15 @@ class Stopped(Exception):
     """Somebody stops the search."""
 
 
-@pytest.mark.parametrize(
-    ("at", "bilevel"), [(1, "clean"), (3, "clean"), (27, "clean"), (TICKS, "clean"), (1, "joint"), (9, "joint")]
-)
+@cache
+def undisturbed(bilevel):
+    """What is found, how, and at what cost."""
+    judge = judge_of(problem())
+    return found_by(judge, bilevel=bilevel), judge.ledger.read(TRAJECTORY), judge.meter.spent
+
+
+@pytest.mark.parametrize(("at", "bilevel"), [(1, "clean"), (27, "clean"), (TICKS, "clean"), (9, "joint")])
 def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at, bilevel):
-    whole = judge_of(problem(), tmp_path / "whole")
-    undisturbed = found_by(whole, bilevel=bilevel)
     stopped = judge_of(problem(), tmp_path / "stopped")
     keep, calls = stopped.ledger.keep_state, []
 
@@ -210,10 +234,10 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch
     with pytest.raises(Stopped):
         found_by(stopped, bilevel=bilevel)
     again = judge_of(problem(), tmp_path / "stopped")
-    assert found_by(again, bilevel=bilevel) == undisturbed
-    ours, theirs = (one.ledger.read(TRAJECTORY) for one in (again, whole))
-    assert ours == theirs
-    assert again.meter.spent == pytest.approx(whole.meter.spent)
+    found, trajectory, spent = undisturbed(bilevel)
+    assert found_by(again, bilevel=bilevel) == found
+    assert again.ledger.read(TRAJECTORY) == trajectory
+    assert again.meter.spent == pytest.approx(spent)
 
 
 def test_a_second_request_is_answered_from_the_ledger(tmp_path):

@@ -1,14 +1,12 @@
 import math
-import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import search_child
 import torch
+from search_process import await_, process
 from search_task import EPOCHS, candidate, data, make_model, task, train_step
 
 from softknee._errors import UsageError
@@ -319,16 +317,11 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(tmp_path):
         return train_step(model, batch)
 
     trained = []
-    command = [sys.executable, search_child.__file__, str(tmp_path)]
     checkpoints = tmp_path / "checkpoints"
-    times = [0]
     for _ in range(2):
-        child = subprocess.Popen(command, cwd=Path(search_child.__file__).parent)
-        while child.poll() is None and _written(checkpoints) == times[-1]:
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        times.append(_written(checkpoints))
+        before = _written(checkpoints)
+        with process(search_child.score_and_save, tmp_path) as child:
+            await_(lambda before=before: _written(checkpoints) != before, child)
     scores, judge = search_child.score(tmp_path, step)
     assert 0 < sum(trained) < 5 * search_child.EPOCHS
     whole, _ = search_child.score(None, train_step)

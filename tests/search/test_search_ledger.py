@@ -1,9 +1,9 @@
 import os
-import subprocess
-import sys
+import time
 
 import pytest
 import torch
+from search_process import await_, process
 
 from softknee._errors import DataError, UsageError
 from softknee._search.ledger import Ledger
@@ -84,14 +84,21 @@ def test_leftovers_of_a_killed_process_are_swept_and_never_read(tmp_path):
         assert ledger.state("run") == {"step": 1}
 
 
+def hold(folder, told):
+    with Ledger(folder).held():
+        told.touch()
+        time.sleep(60)
+
+
 def test_one_process_at_a_time(tmp_path):
-    code = "import sys; from softknee._search.ledger import Ledger\nwith Ledger(sys.argv[1]).held(): pass"
-    other = [sys.executable, "-c", code, str(tmp_path)]
     ledger = Ledger(tmp_path)
+    with process(hold, tmp_path, tmp_path / "held") as child:
+        await_((tmp_path / "held").exists, child)
+        with pytest.raises(UsageError, match="another process is working in"), ledger.held():
+            pass
+    # It was killed.
     with ledger.held(), ledger.held():
-        refused = subprocess.run(other, capture_output=True, text=True, check=False)
-    assert "UsageError: another process is working in" in refused.stderr
-    assert subprocess.run(other, check=False).returncode == 0
+        assert (tmp_path / "held").exists()
 
 
 def test_in_memory_nothing_is_locked():

@@ -302,6 +302,8 @@ def test_bad_requests():
     mixture = Mixture("one-core")
     with pytest.raises(OptionError, match="function must be a whole number from 0 to 0, got 1"):
         mixture.site(1)
+    with pytest.raises(OptionError, match="function must be a whole number from 0 to 0, got 0.0"):
+        mixture.site(0.0)
     with pytest.raises(OptionError, match="count must be a whole number from 0 on, got -1"):
         mixture.shrink(-1)
 

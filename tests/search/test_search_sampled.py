@@ -100,6 +100,27 @@ def test_gradients_of_transforms_by_its_parameters():
         assert_close(found[name], one.grad)
 
 
+def test_it_is_mapped_over_inputs_and_over_parameters():
+    mixture, x = Mixture("one-core"), points(5, 20)
+    mapped = torch.vmap(mixture)(x)
+    mixture.draws, mixture._drawn = 0, None
+    with sk.engine("eager"):
+        assert_close(mapped, mixture(x))
+    ensemble = {name: torch.stack([one.detach()] * 3) for name, one in mixture.named_parameters()}
+
+    def apply(parameters):
+        return torch.func.functional_call(mixture, parameters, (x,))
+
+    first, second, third = torch.vmap(apply)(ensemble)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    mixture.eval()
+    with sk.engine("eager"):
+        assert_close(torch.vmap(apply)(ensemble), mixture(x).expand(3, 5, 20))
+    mixture.train()
+    mixture(x).sum().backward()
+
+
 def test_copies_have_nothing_of_a_forward_pass():
     mixture = Mixture("one-core")
     mixture(points(10))

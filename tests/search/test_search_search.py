@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from search_whole import arguments, batches, make_model, noise, squares, train_step
+from search_process import await_, process
+from search_whole import arguments, batches, make_model, noise, slow_search, squares, train_step
 from torch import nn
 from torch.testing import assert_close
 
 from softknee._errors import DataError, ExpressionError, OptionError, UnknownActivation, UsageError
+from softknee._search import export
 from softknee._search.candidate import Candidate, Function
 from softknee._search.judge import Judge
 from softknee._search.outcome import MODULE, PAGE, RESULT
@@ -31,7 +28,8 @@ SMALLEST = (
     r"a budget of 3 runs is too small for one verification; the smallest that works here is 10.2 \(2 baselines once, "
     r"one of them and one candidate with 3 seeds, and the least of the search\)"
 )
-CHILD = Path(__file__).with_name("search_whole.py")
+# Gradients need runs of 50 steps.
+LONGER = {"epochs": 7, "budget": 20.0}
 
 
 def told(result: Result) -> dict:
@@ -47,6 +45,14 @@ def told(result: Result) -> dict:
         "differences": result.differences,
         "notes": result.notes,
     }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _measured_quickly():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "SHAPE", (2, 4, 4, 4))
+        patch.setattr(export, "REPEATS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -285,15 +291,10 @@ def test_more_budget_goes_on_from_what_is_there(kept, tmp_path):
 @pytest.mark.parametrize("method", ["evolve", pytest.param("random", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path, method):
     expected = search(**arguments(), method=method)
-    command = [sys.executable, str(CHILD), str(tmp_path / "out"), method]
     for number in range(1, 3):
-        with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
+        with process(slow_search, tmp_path / "out", method) as child:
             # From when it has something to lose: more with each life.
-            waiting = time.monotonic() + 60
-            while len([*(tmp_path / "out" / "runs").glob("*.json")]) < 7 * number and time.monotonic() < waiting:
-                time.sleep(0.01)
-                assert child.poll() is None, child.stderr.read().decode()
-            child.send_signal(signal.SIGKILL)
+            await_(lambda number=number: len([*(tmp_path / "out" / "runs").glob("*.json")]) >= 7 * number, child)
     assert not (tmp_path / "out" / RESULT).exists()
     assert told(search(**arguments(), method=method, out=tmp_path / "out")) == told(expected)
 
@@ -363,6 +364,7 @@ def test_proposals_are_judged_as_all_others_are():
     assert (score.run, score.part) == (0, 1.0)
     assert going.ask().runs == before.runs - 1
     assert "x ** 2" in going.ask().hint or "x**2" in going.ask().hint
+    assert "Operators: + - * / ** < <= > >=. Functions: abs, asinh, atan, " in going.ask().hint
     # The same function under another name costs nothing; so does a baseline.
     assert going.tell("3 * x * x - 1").loss == score.loss
     assert going.tell("2 * relu(x)").loss == dict(before.tried)["relu"]
@@ -394,6 +396,7 @@ def test_proposals_outlive_the_process_and_join_a_method(tmp_path):
         ("x * tan(", {}, ExpressionError, "x \\* tan"),
         ("x * a", {}, OptionError, "'a'"),
         ("gelo", {}, UnknownActivation, "gelu"),
+        ("exp(exp(exp(x)))", {}, UsageError, "is constant, or not finite everywhere from -20 to 20"),
         ("3", {}, UsageError, "3 is constant, or not finite everywhere from -20 to 20"),
         ("x - x", {}, UsageError, "is constant, or not finite"),
         ("log(x)", {}, UsageError, "is constant, or not finite"),
@@ -442,6 +445,14 @@ def test_a_proposal_that_verification_cannot_spare_is_refused(asking):
         ({"baselines": ("gdn",)}, UsageError, "baseline gdn: gdn has parameters for each channel; say how many"),
         ({"space": "two-cores"}, UsageError, "no space named 'two-cores'; did you mean 'one-core'"),
         ({"method": "magic"}, UsageError, "no search method named 'magic'; there are auto, grafs"),
+        ({"method": "grafs[bilevel=both]", **LONGER}, OptionError, "bilevel must be one of clean, joint, got 'both'"),
+        (
+            {"method": "grafs[rate=fast]"},
+            OptionError,
+            "option 'rate' of this search method must be a number, got 'fast'",
+        ),
+        ({"method": "grafs[rate=1,rate=2]"}, OptionError, "option 'rate' of this search method is given twice"),
+        ({"method": "grafs", **LONGER, "budget": 10.5}, UsageError, "the smallest that works here is 10.7"),
         ({"make_model": lambda: nn.Linear(2, 1)}, UsageError, "the model has no activation to search for"),
         ({"train_step": lambda model, batch: 1.0}, UsageError, "train_step must return the loss as a tensor of one"),
         (
@@ -474,6 +485,12 @@ def test_what_the_claim_is_not_about_is_noted():
     best = "the best" if finalists == 1 else f"the {finalists} best"
     assert finalists < 3
     assert f"of 3 baselines, only {best} of one run each came to the finals" in result.notes
+
+
+def test_gradients_get_what_they_need_of_the_smallest_budget():
+    result = search(**arguments(**{**LONGER, "budget": 10.7}), method="grafs")
+    assert result.cost.spent <= 10.7
+    assert any(row.candidate.origin == "grafs" for row in result.table)
 
 
 def test_the_smallest_budget_named_works(monkeypatch):

@@ -192,9 +192,9 @@ def _spread(moments: Tensor, bins: Tensor | None) -> tuple[Tensor, Tensor | None
     total, right = moments[:, 0], moments[:, 1]
     if bins is None:
         return F.pad(total - right, (0, 1)) + F.pad(right, (1, 0)), None
-    # Float32 products, also where everything is cast to lower precision.
-    with torch.autocast(moments.device.type, enabled=False):
-        weights = torch.matmul(moments[bins, :2], constant(_IN_PARTS, moments.device))
+    # Not a matrix product, which rounds its factors where that is allowed.
+    of_total, of_right = constant(_IN_PARTS, moments.device)
+    weights = total[bins, None] * of_total + right[bins, None] * of_right
     total, right = (part.index_fill(0, bins, 0.0) for part in (total, right))
     by_values = F.pad(total - right, (0, 1)) + F.pad(right, (1, 0))
     by_values.index_add_(0, bins, weights[:, 0]).index_add_(0, bins + 1, weights[:, -1])

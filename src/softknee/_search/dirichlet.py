@@ -53,3 +53,17 @@ class _Draw(Function):
         slopes = torch._dirichlet_grad(weights.clamp(TINY, 1.0), concentration, total)
         by = slopes * (g - (weights * g).sum(-1, keepdim=True))
         return torch.where(live & (weights < 1), by, 0.0), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], concentration: Tensor, live: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, int | None]:
+        """Draw once for all, or for each where concentrations differ."""
+        if in_dims[:2] == (None, None):
+            return _Draw.apply(concentration, live, generator), None
+        size = info.batch_size
+        each = (
+            one.expand(size, *one.shape) if dim is None else one.movedim(dim, 0)
+            for one, dim in zip((concentration, live), in_dims, strict=False)
+        )
+        return _Draw.apply(*each, generator), 0

@@ -43,7 +43,7 @@ MOST = 200_000
 class Fingerprint:
     """A function up to scale and shift of its output, to be compared and kept in sets.
 
-    Two are equal if their values differ by less than `SAME` nowhere, whatever their last digits. Equal ones have one
+    Two are equal if their values differ by less than `SAME` everywhere, whatever their last digits. Equal ones have one
     hash but for a chance of about one in a hundred million, where rounding differs just at a decimal.
 
     Attributes:

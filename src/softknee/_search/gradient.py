@@ -26,17 +26,29 @@ if TYPE_CHECKING:
 TRAJECTORY = "trajectory"
 
 
-def check(task: Task, space: Space) -> None:
+def check(
+    task: Task,
+    space: Space,
+    *,
+    bilevel: Bilevel = "clean",
+    relaxation: Relaxation = "drnas",
+    rate: float = RATE,
+) -> None:
     """See that a task can be searched for by gradients, in any space.
 
     Args:
         task: What to search for.
         space: What functions are made of.
+        bilevel: Of `find`, as the others.
+        relaxation: The same.
+        rate: The same.
 
     Raises:
+        OptionError: An option is none of these.
         UsageError: Its runs are too short.
     """
     del space
+    Settings(bilevel, relaxation, rate, task.run_steps)
     if task.run_steps < TICKS:
         raise UsageError(f"a search by gradients needs runs of at least {TICKS} steps, these have {task.run_steps}")
 
@@ -81,7 +93,7 @@ def find(
     times = max(1, int(runs * task.run_steps // whole.price(task)))
     if times == 1:
         spare = runs * task.run_steps - (whole.price(task) - 2 * whole.steps)
-        whole = Settings(bilevel, relaxation, rate, min(task.run_steps, int(spare / 2)))
+        whole = Settings(bilevel, relaxation, rate, min(task.run_steps, max(0, int(spare / 2))))
     if whole.steps < TICKS:
         raise UsageError(f"a search by gradients needs at least {TICKS} steps, and {whole.steps} may be spent")
     found: dict[Candidate, float] = {}

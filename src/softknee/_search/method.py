@@ -74,22 +74,25 @@ class Method:
             items: As in `"bilevel=joint,rate=0.1"`.
 
         Raises:
-            OptionError: It has none of that name.
+            OptionError: It has none of that name, or one is given twice or is no number where it must be one.
         """
-        known = [
-            one.name for one in signature(import_module(self.home).find).parameters.values() if one.default != one.empty
-        ]
-        options = []
+        parameters = signature(import_module(self.home).find).parameters.values()
+        known = {one.name: one.default for one in parameters if one.default != one.empty}
+        options: list[tuple[str, float | str]] = []
         for item in items.split(","):
             name, _, value = (part.strip() for part in item.partition("="))
             if name not in known or not value:
                 there = f"it has {', '.join(known)}" if known else "it has none"
                 raise OptionError(f"{item.strip()!r} is no option of this search method; {there}, as in name=value")
+            if name in dict(options):
+                raise OptionError(f"option {name!r} of this search method is given twice")
+            if isinstance(known[name], float) and isinstance(_plain(value), str):
+                raise OptionError(f"option {name!r} of this search method must be a number, got {value!r}")
             options.append((name, _plain(value)))
         return replace(self, options=tuple(options))
 
     def check(self, task: Task, space: Space) -> None:
-        """See that it can search for a task in a space, by the `check` of its module if that has one.
+        """See that it can search for a task in a space with its options, by the `check` of its module if that has one.
 
         Args:
             task: What to search for.
@@ -97,10 +100,11 @@ class Method:
 
         Raises:
             UsageError: It cannot.
+            OptionError: It takes no such value of an option.
         """
         check = getattr(import_module(self.home), "check", None)
         if check is not None:
-            check(task, space)
+            check(task, space, **dict(self.options))
 
     def least_for(self, task: Task) -> float:
         """Return the full runs that it needs at least for a task, by the `least` of its module if that has one."""

@@ -139,7 +139,7 @@ class Mixture(nn.Module):
 
     def _place(self, function: int) -> int:
         count = len(self.unary_alpha)
-        if not 0 <= function < count:
+        if not isinstance(function, int) or not 0 <= function < count:
             raise OptionError(f"function must be a whole number from 0 to {count - 1}, got {function!r}")
         self._functions.append(function)
         return len(self._functions) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from softknee._catalogue import parse_choice
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from softknee._search.task import Task
 
 ASKED = "asked"
-OPERATORS = ("+", "-", "*", "/", "**")
 # Tried ones that the text lists.
 LISTED = 20
 
@@ -39,9 +38,9 @@ class Asked:
 
     tried: tuple[tuple[str, float], ...]
     runs: int
-    functions: tuple[str, ...]
+    functions: tuple[str, ...] = field(repr=False)
     groups: tuple[str, ...]
-    hint: str
+    hint: str = field(repr=False)
 
 
 def asked(judge: Judge, space: Space, runs: int) -> Asked:
@@ -115,11 +114,13 @@ def _function(text: Any, constants: Mapping[str, float]) -> Function:
 def _hint(tried: tuple[tuple[str, float], ...], runs: int, groups: tuple[str, ...], space: Space) -> str:
     listed = "\n".join(f"  {loss:.5g}  {name}" for name, loss in tried[:LISTED])
     each = f"one for all, or one for each of: {', '.join(groups)}" if len(groups) > 1 else "one for all sites"
+    functions = sorted(name for name in PRIMITIVES if name.isidentifier())
+    operators = [name for name in PRIMITIVES if not name.isidentifier()]
     return (
         "Propose an activation function as a formula in x, such as `x * tanh(softplus(x))`; "
         f"{each}. Names beside x are constants, whose values you give.\n"
-        f"Operators: {' '.join(OPERATORS)}. Functions: {', '.join(sorted(PRIMITIVES))}; and any of the catalogue by "
-        "its name, such as gelu(x).\n"
+        f"Operators: {' '.join(operators)}. Functions: {', '.join(functions)}; and any of the catalogue by its name, "
+        "such as gelu(x).\n"
         f"It must be finite everywhere and not constant. Large inputs occur: methods keep fast-growing parts below "
         f"{space.bound:g}.\n"
         f"Tried so far, by validation loss after a full training run (lower is better):\n{listed}\n"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from softknee._search.candidate import Candidate, Function
     from softknee._search.distinct import Numbers
 
+# Formulas end at the largest number of their dtype; that of networks is float32.
+LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True, eq=False)
 class Shape:
@@ -118,4 +121,4 @@ def _values(module: nn.Module) -> Tensor | None:
             values: Tensor = module(POINTS[:, None])[..., 0]
     except (UsageError, RuntimeError):
         return None
-    return values if values.shape == POINTS.shape and bool(values.isfinite().all()) else None
+    return values if values.shape == POINTS.shape and bool((values.abs() < LARGEST).all()) else None
