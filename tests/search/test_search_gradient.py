@@ -16,7 +16,7 @@ import softknee as sk
 from softknee._errors import OptionError, UsageError
 from softknee._search.candidate import Candidate
 from softknee._search.gradient import TRAJECTORY, find
-from softknee._search.grafs import Search, Settings, is_evaluated
+from softknee._search.grafs import LOOKED_AT, Search, Settings, is_evaluated
 from softknee._search.judge import Judge
 from softknee._search.ledger import Ledger
 from softknee._search.meter import FORWARD, Meter
@@ -287,3 +287,36 @@ def test_runs_too_short_are_refused_before_any_training():
 def test_bad_requests(options, message):
     with pytest.raises((OptionError, UsageError), match=message):
         found_by(judge_of(problem()), **options)
+
+
+def normed():
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(), nn.Linear(8, 1))
+
+
+def test_a_function_is_evaluated_with_batch_norms_set_for_it():
+    search = search_of(problem(make_model=normed))
+    norm = next(one for one in search.model.modules() if isinstance(one, nn.BatchNorm1d))
+    with torch.no_grad():
+        norm.running_mean.fill_(100.0)
+    state = {name: one.clone() for name, one in search.model.state_dict().items()}
+    modes = [one.training for one in search.model.modules()]
+    loss = search._evaluated()
+    batches = [batch[0] for batch in search.task.batches(search.run, 0)][:LOOKED_AT]
+    hidden = [search.model[0](batch) for batch in batches]
+    mean = torch.stack([one.mean(0) for one in hidden]).mean(0)
+    variance = torch.stack([one.var(0) for one in hidden]).mean(0)
+    assert_close(dict(search.model.state_dict()), state, atol=0, rtol=0)
+    assert [one.training for one in search.model.modules()] == modes
+    with torch.no_grad():
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    assert float(search.task.evaluate(search.model, search.task.val_batches).mean()) == pytest.approx(loss, rel=1e-4)
+
+
+def test_looking_at_batches_is_charged():
+    plainly, normally = (search_of(problem(make_model=make)) for make in (plain, normed))
+    for search in (plainly, normally):
+        search._evaluated()
+    assert normally.notes.charged - plainly.notes.charged == pytest.approx(
+        FORWARD * min(LOOKED_AT, normally.task.steps)
+    )

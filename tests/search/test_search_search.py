@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -278,8 +279,6 @@ def test_a_folder_is_for_one_search(kept):
 
 
 def test_more_budget_goes_on_from_what_is_there(kept, tmp_path):
-    import shutil
-
     _, folder = kept
     copied = shutil.copytree(folder, tmp_path / "more")
     result = search(**arguments(budget=22.0), method="random", out=copied)
@@ -515,9 +514,8 @@ def test_what_is_found_again_is_named_as_the_baseline_it_is():
     assert result.best.is_baseline
 
 
-def test_a_damaged_result_says_what_to_do(tmp_path):
-    given = arguments(budget=10.2, seeds=3)
-    search(**given, method="random", out=tmp_path)
-    (tmp_path / RESULT).write_text("{")
+def test_a_damaged_result_says_what_to_do(kept, tmp_path):
+    copied = shutil.copytree(kept[1], tmp_path / "damaged")
+    (copied / RESULT).write_text("{")
     with pytest.raises(DataError, match=r"result.json is damaged; delete it, and it is made again"):
-        search(**given, method="random", out=tmp_path)
+        search(**arguments(), method="random", out=copied)

@@ -5,9 +5,9 @@ batches, in turn. The code that was published does not clear gradients between t
 what the other left behind, and trains the weights of operations during the warm start too; that is `bilevel="joint"`.
 
 Otherwise than there, in both: parts of a search of any length stand for epochs, one learning rate stands for three,
-validation batches are taken one after the other and not at random, the most likely function alone is evaluated, bounds
-stay when it is taken out, and there are no gradient clipping, no schedule of the learning rate and no mixed precision
-but what the caller's step and optimizer bring.
+validation batches are taken one after the other and not at random, the most likely function alone is evaluated, with
+batch norms set for it, bounds stay when it is taken out, and there are no gradient clipping, no schedule of the learning
+rate and no mixed precision but what the caller's step and optimizer bring.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ from softknee._search.batches import apart, drawing
 from softknee._search.candidate import Candidate
 from softknee._search.meter import FORWARD
 from softknee._search.mixture import RELAXATIONS, Mixture
+from softknee._search.renormalised import renormalised
 from softknee._search.schedule import FIRST_DROPS, TICKS, WARM_TICKS, drops
 from softknee._search.shapes import shape_of
 from softknee._surgery.build import build
@@ -49,6 +50,8 @@ BILEVELS = ("clean", "joint")
 RATE, MOMENTS, ANCHOR = 0.02, (0.5, 0.999), 1e-3
 # The most likely functions are evaluated after each so many parts of the search.
 EVALUATED = 6
+# Training batches by which batch norms are set for that.
+LOOKED_AT = 8
 # Steps in a row in which something was not finite, after which a search is given up.
 MOST_FAILURES = 20
 
@@ -84,7 +87,7 @@ class Settings:
 
     def price(self, task: Task) -> float:
         """Return what a search costs, in steps of training."""
-        return 2 * self.steps + FORWARD * task.val_steps * self.evaluations
+        return 2 * self.steps + FORWARD * (task.val_steps + LOOKED_AT) * self.evaluations
 
 
 def is_evaluated(tick: int) -> bool:
@@ -246,7 +249,8 @@ class Search:
     def _evaluated(self) -> float | None:
         """Return the validation loss of the network with the most likely functions alone, and note these."""
         functions = range(len(self.task.groups))
-        losses = self.task.evaluate(self.model, self.task.val_batches)
+        with renormalised(self.model, self._look):
+            losses = self.task.evaluate(self.model, self.task.val_batches)
         self.notes.charged += FORWARD * self.task.val_steps
         loss = float(losses.mean())
         if not math.isfinite(loss):
@@ -255,6 +259,12 @@ class Search:
         if all(map(shape_of, made)):
             self.notes.found.append({"candidate": Candidate(tuple(made), NAME).to_json(), "loss": loss})
         return loss
+
+    def _look(self) -> None:
+        with drawing(self.task.seed_of(Stream.NOISE, self.run, TICKS)):
+            for batch in islice(self.task.batches(self.run, 0), LOOKED_AT):
+                self.task.loss(self.model, batch)
+                self.notes.charged += FORWARD
 
     def _training(self, done: int) -> Iterator[Any]:
         epoch, skip = divmod(done, self.task.steps)
