@@ -45,6 +45,7 @@ class KnownLosses:
     groups: int = 1
     meter: Meter = field(default_factory=lambda: Meter(STEPS))
     scores: list[Score] = field(default_factory=list)
+    seen: dict[tuple[str, int], list[Score]] = field(default_factory=dict)
     released: list[tuple[Candidate, int]] = field(default_factory=list)
 
     @property
@@ -55,7 +56,7 @@ class KnownLosses:
         return ((part - after) * STEPS + EVALUATION) / STEPS
 
     def score(self, candidate: Candidate, run: int, part: float = 1.0, *, phase: str) -> Score:
-        seen = [one for one in self.scores if one.candidate.key == candidate.key and one.run == run]
+        seen = self.seen.setdefault((candidate.key, run), [])
         same = [one for one in seen if one.part == part]
         if same or any(one.failure for one in seen):
             return (same or seen)[-1]
@@ -65,8 +66,9 @@ class KnownLosses:
         loss = self.loss(candidate, run, part)
         failure = None if math.isfinite(loss) else "the training loss was nan at step 1"
         cost = steps / STEPS
-        self.scores.append(Score(candidate, run, part, (loss,), failure, 0.0, cost, self.meter.spent, phase))
-        return self.scores[-1]
+        seen.append(Score(candidate, run, part, (loss,), failure, 0.0, cost, self.meter.spent, phase))
+        self.scores.append(seen[-1])
+        return seen[-1]
 
     def release(self, candidate: Candidate, run: int) -> None:
         self.released.append((candidate, run))

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import softknee as sk
 from softknee._engine.interpolated import nodes
+from softknee._errors import UsageError
 from softknee._search.mixture import Mixture
 from softknee._search.space import Space
 
@@ -165,6 +166,72 @@ def test_compiled_models_look_up_what_is_drawn_anew():
 def test_tables_reach_where_inputs_are_whatever_the_bound(bound):
     mixture = Mixture(Space(cores=1, bound=bound))
     assert (mixture._grid.low, mixture._grid.high, mixture._grid.bins) == (-12.5, 12.5, 1600)
+
+
+class Twice(nn.Module):
+    """A block whose activation acts at two places, as those of a residual network do."""
+
+    def __init__(self, mixture):
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(4, 4), nn.Linear(4, 4), mixture.site()
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))))
+
+
+def twice(relaxation="drnas", *, frozen=False):
+    torch.manual_seed(2)
+    mixture = Mixture("one-core", relaxation=relaxation, seed=3)
+    for one in mixture.architecture_parameters():
+        one.requires_grad_(not frozen)
+    return mixture, nn.Sequential(Twice(mixture), Twice(mixture))
+
+
+def gradients_of(model, x, forwards, run):
+    """Return the gradients of the loss of several forward passes."""
+    model.zero_grad()
+    sum(run(model, (scale * x).requires_grad_()).square().sum() for scale in range(1, forwards + 1)).backward()
+    return [one.grad.clone() for one in model.parameters() if one.grad is not None]
+
+
+def in_checkpoints(model, y, *, reentrant=False):
+    for block in model:
+        y = checkpoint(block, y, use_reentrant=reentrant)
+    return y
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("engine", ["table", "eager"])
+def test_checkpoints_repeat_activations_that_act_several_times(engine, frozen):
+    x, numbers = 0.3 * points(40, 4), []
+    mixture, model = twice(frozen=frozen)
+    with sk.engine(engine):
+        for forwards in (2, 1, 1):
+            found = gradients_of(model, x, forwards, in_checkpoints)
+            numbers.append(mixture._last[0].number)
+            # The same sample at all of these calls, and nothing evaluated once more.
+            reference, plain = twice(frozen=frozen)
+            sampled = reference._sampled(numbers[-1], (), ())
+            reference._drawn_for = lambda _, sampled=sampled: sampled
+            wanted = gradients_of(plain, x, forwards, lambda model, y: model(y))
+            assert_close(found, wanted)
+    assert numbers == sorted(set(numbers))
+
+
+def test_reentrant_checkpoints_repeat_one_call_or_refuse():
+    x = 0.3 * points(40, 4)
+    mixture = Mixture("one-core", seed=3)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), mixture.site(), nn.Linear(4, 4)) for _ in range(2)))
+    for step in range(2):
+        found = gradients_of(model, x, 1, lambda model, y: in_checkpoints(model, y, reentrant=True))
+        mixture.draws, mixture._drawn = step, None
+        assert_close(found, gradients_of(model, x, 1, lambda model, y: model(y)))
+    mixture, model = twice()
+    with pytest.raises(UsageError, match="called several times at one place before a backward pass"):
+        gradients_of(model, x, 1, lambda model, y: in_checkpoints(model, y, reentrant=True))
+    _, model = twice("darts")
+    found = gradients_of(model, x, 1, lambda model, y: in_checkpoints(model, y, reentrant=True))
+    assert_close(found, gradients_of(model, x, 1, lambda model, y: model(y)))
 
 
 def test_another_default_dtype_makes_no_difference(monkeypatch):

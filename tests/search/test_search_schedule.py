@@ -21,7 +21,7 @@ def test_the_numbers_that_were_published():
 def test_a_search_over_iterations():
     counts = drops(104, first=200, ticks=1000)
     assert counts[200] == 11
-    assert sum(counts[:246]) == 52
+    assert sum(counts[:225]) < 52 <= sum(counts[:246])  # half of them
     assert sum(counts) == 104
     assert counts[999] == 1
 

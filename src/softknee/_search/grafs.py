@@ -6,8 +6,8 @@ what the other left behind, and trains the weights of operations during the warm
 
 Otherwise than there, in both: parts of a search of any length stand for epochs, one learning rate stands for three,
 validation batches are taken one after the other and not at random, the most likely function alone is evaluated, with
-batch norms set for it, bounds stay when it is taken out, and there are no gradient clipping, no schedule of the learning
-rate and no mixed precision but what the caller's step and optimizer bring.
+batch norms set for it, bounds stay when it is taken out, and there are no gradient clipping, no schedule of the
+learning rate and no mixed precision but what the caller's step and optimizer bring.
 """
 
 from __future__ import annotations

@@ -21,10 +21,12 @@ from softknee._errors import OptionError
 from softknee._search.cell import Weights, relaxed
 from softknee._search.dirichlet import draw
 from softknee._search.relaxed_site import RelaxedSite
-from softknee._search.sampled import Sampled, Tabulated, Versions, kept_as_it_is
+from softknee._search.sampled import Sampled, Tabulated, Versions, is_checkpointed, kept_as_it_is
 from softknee._search.space import Genotype, space_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from softknee._search.candidate import Function
     from softknee._search.cell import Left
     from softknee._search.space import Group, Space
@@ -38,7 +40,7 @@ REACH = 12.5
 # Of scalars in formulas: what is retrained and kept is the formula.
 DIGITS = 4
 # What is kept between forwards and never copied or saved.
-_FLEETING = ("_drawn", "_left")
+_FLEETING = ("_drawn", "_again", "_left")
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Mixture(nn.Module):
     most likely function. Put `mixture.site()` at every place, or the mixture itself at all of them. Train its
     `architecture_parameters()` on validation data, all others on training data.
 
-    Activation checkpointing evaluates sites again with the weights of their last call: have each its own
-    `mixture.site()`, and one forward pass before each backward pass.
+    Activation checkpointing evaluates sites again with the weights of their calls; several calls of a site before the
+    backward pass share them then. With `use_reentrant=True` they cannot, and are refused.
 
     Args:
         space: Of the functions: `"grafs"`, `"one-core"` or a `softknee.Space`.
@@ -98,6 +100,8 @@ class Mixture(nn.Module):
         self._functions: list[int] = []
         self._own: int | None = None
         self._drawn: Sampled | None = None
+        self._again: Sampled | None = None
+        self._last: dict[int, Sampled] = {}
         self._left: tuple[Versions, Left, Left] | None = None
         self._grid = grid_within(REACH)
         self._start(functions)
@@ -168,8 +172,7 @@ class Mixture(nn.Module):
             Same shape and dtype as `x`.
         """
         # No graph can hold what is drawn anew, and looked up, at each call.
-        at = torch.compiler.disable(self._at) if torch.compiler.is_compiling() else self._at
-        return at(site, x)
+        return (torch.compiler.disable(self._at) if torch.compiler.is_compiling() else self._at)(site, x)
 
     def _at(self, site: int, x: Tensor) -> Tensor:
         drawn = self._drawn_for(site)
@@ -207,16 +210,34 @@ class Mixture(nn.Module):
         device, inference = self.unary_alpha.device, torch.is_inference_mode_enabled()
         modes = (self.training, needs_gradient, inference, device, len(self._functions))
         sources = [*self.parameters(), *self.buffers()]
-        drawn = self._drawn
         # Within a backward pass, a checkpoint evaluates once more what it did not keep, which must be the same.
-        again = drawn is not None and torch._C._current_graph_task_id() >= 0
-        called = drawn is not None and self.training and site in drawn.used and not again
-        if drawn is None or called or not drawn.holds(modes, sources):
-            self.draws -= again
-            with kept_as_it_is():
-                drawn = self._drawn = Sampled(self._weights(), modes, sources)
-        drawn.used.add(site)
+        if self.training and torch._C._current_graph_task_id() >= 0 and site in self._last:
+            return self._drawn_again(site, modes, sources)
+        drawn = self._drawn
+        # Of several calls, it cannot say which it repeats.
+        shared = not self.training or (drawn is not None and is_checkpointed() and not drawn.passed)
+        if drawn is None or (site in drawn.used and not shared) or not drawn.holds(modes, sources):
+            drawn = self._drawn = self._sampled(self.draws, modes, sources)
+            self.draws += 1
+        drawn.use(site, self._last.get(site))
+        if self.training:
+            self._last[site] = drawn
         return drawn
+
+    def _drawn_again(self, site: int, modes: tuple[Any, ...], sources: Sequence[Tensor]) -> Sampled:
+        """Return the weights that a site was evaluated with."""
+        before = self._last[site]
+        before.repeat(site, alike=self.relaxation == "darts")
+        if before.holds(modes, sources):
+            return before
+        again = self._again
+        if again is None or again.number != before.number or not again.holds(modes, sources):
+            again = self._again = self._sampled(before.number, modes, sources)
+        return again
+
+    def _sampled(self, number: int, modes: tuple[Any, ...], sources: Sequence[Tensor]) -> Sampled:
+        with kept_as_it_is():
+            return Sampled(self._weights(number), modes, sources, number)
 
     def sample(self) -> Weights:
         """Draw new weights for all sites now; otherwise that happens when a site is called again.
@@ -231,14 +252,13 @@ class Mixture(nn.Module):
         drawn.used.clear()
         return drawn.weights
 
-    def _weights(self) -> Weights:
+    def _weights(self, number: int) -> Weights:
         function = torch.tensor(self._functions, device=self.unary_alpha.device)
-        unary, binary = (self._shares(kind, function) for kind in ("unary", "binary"))
-        self.draws += 1
+        unary, binary = (self._shares(kind, function, number) for kind in ("unary", "binary"))
         return Weights(unary, binary, self.unary_beta[function], self.binary_beta[function])
 
-    def _shares(self, kind: str, function: Tensor) -> Tensor:
-        """Return the weights of operations for sites that belong to functions."""
+    def _shares(self, kind: str, function: Tensor, number: int) -> Tensor:
+        """Return the weights of operations, of a draw, for sites that belong to functions."""
         live: Tensor = getattr(self, f"{kind}_live")[function]
         alpha: Tensor = getattr(self, f"{kind}_alpha")[function].float()
         if not self.training:
@@ -246,7 +266,7 @@ class Mixture(nn.Module):
             return F.one_hot(best, alpha.shape[-1]).float()
         if self.relaxation == "darts":
             return alpha.masked_fill(~live, -torch.inf).softmax(-1)
-        generator = torch.Generator(alpha.device).manual_seed(self._seed(self.draws, kind == "binary"))
+        generator = torch.Generator(alpha.device).manual_seed(self._seed(number, kind == "binary"))
         return draw(F.elu(alpha) + 1, live, generator)
 
     def _seed(self, *numbers: int) -> int:
@@ -360,7 +380,7 @@ class Mixture(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what belongs to one forward pass."""
-        return {**self.__dict__, **dict.fromkeys(_FLEETING)}
+        return {**self.__dict__, **dict.fromkeys(_FLEETING), "_last": {}}
 
     def extra_repr(self) -> str:
         """Return the space, and how far it has shrunk."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from softknee._errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
@@ -60,16 +62,22 @@ class Sampled:
         weights: Of each site.
         modes: What else they depend on.
         sources: Tensors that they were computed from.
+        number: Of the draw.
 
     Attributes:
         weights: The same.
+        number: The same.
         used: Sites that were evaluated with them.
         tables: Of each site, None until they are made.
     """
 
-    def __init__(self, weights: Weights, modes: tuple[Any, ...], sources: Iterable[Tensor]) -> None:
+    def __init__(self, weights: Weights, modes: tuple[Any, ...], sources: Iterable[Tensor], number: int) -> None:
         self.weights = weights
+        self.number = number
         self.used: set[int] = set()
+        self._several: set[int] = set()
+        self._repeated = False
+        self._graded = torch.is_grad_enabled()
         self.tables: list[Tabulated] | None = None
         self._modes = modes
         self._sources = Versions(sources)
@@ -84,11 +92,46 @@ class Sampled:
         """Whether they are still what would be made: of the same, with a graph that no gradient went through."""
         return not self._spent and self._modes == modes and self._sources.are(sources)
 
+    @property
+    def passed(self) -> bool:
+        """Whether a backward pass is known to have gone through what they were used for."""
+        return self._spent or self._repeated
+
+    def use(self, site: int, before: Sampled | None) -> None:
+        """Note that a site is evaluated with them, and what it was evaluated with before."""
+        self.used.add(site)
+        if before is not None and before is not self and not before.passed and before._graded == self._graded:
+            self._several.add(site)
+
+    def repeat(self, site: int, *, alike: bool) -> None:
+        """Note that a backward pass has a site evaluated once more.
+
+        Args:
+            site: Its number.
+            alike: Whether all draws are the same.
+
+        Raises:
+            UsageError: It was evaluated with other draws too, and nobody knows which is meant.
+        """
+        self._repeated = True
+        if site in self._several and not alike:
+            raise UsageError(
+                "a mixture was called several times at one place before a backward pass, and a checkpoint cannot say "
+                "which call it repeats; use checkpoints with use_reentrant=False"
+            )
+
 
 def _spend(sampled: Sampled | None) -> None:
     """Note that a gradient went through the weights: their graph is gone."""
     if sampled is not None:
         sampled._spent = True
+
+
+def is_checkpointed() -> bool:
+    """Whether what is evaluated now will be evaluated once more by a checkpoint that is not reentrant."""
+    autograd: Any = torch._C._autograd
+    hooks = autograd._top_saved_tensors_default_hooks(False) if autograd._saved_tensors_hooks_is_enabled() else None
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 def kept_as_it_is() -> AbstractContextManager[Any]:
