@@ -7,10 +7,14 @@ import pickle
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.testing import assert_close
 
+import softknee as sk
+from softknee._errors import OptionError
 from softknee._expression.nodes import Name, Number
 from softknee._expression.tree import Expression
-from softknee._search.operations import BINARY, UNARY
+from softknee._search.operations import BINARY, UNARY, Operation
+from softknee._search.space import Genotype, Space
 
 X = torch.cat([torch.linspace(-50, 50, 401), torch.linspace(-4, 4, 160)]).double()
 # Their values as the specification writes them, for a bound l and scalars b.
@@ -126,3 +130,35 @@ def test_activations_are_those_of_torch():
     x = torch.linspace(-9, 9, 301)
     for name, function in {"silu": F.silu, "gelu": F.gelu, "elu": F.elu, "leaky_relu": F.leaky_relu}.items():
         assert torch.equal(UNARY[name].function(x, bound=10.0), function(x))
+
+
+def test_operations_of_your_own_are_formulas():
+    wave = Operation.of("wave", "sin(beta * min(max(x, -bound), bound))", beta=(1.0, 0.25))
+    ratio = Operation.of("ratio", "x / (1 + abs(y))")
+    assert (wave.arity, ratio.arity) == (1, 2)
+    x, y = torch.linspace(-30, 30, 7, dtype=torch.float64), torch.linspace(2, -4, 7, dtype=torch.float64)
+    assert_close(wave.function(x, torch.tensor(2.0), bound=10.0), torch.sin(2 * x.clamp(-10, 10)))
+    assert_close(ratio.function(x, y, bound=10.0), x / (1 + y.abs()))
+    space = Space(unary=["identity", wave], binary=[ratio, "add"], cores=1, bound=10.0)
+    found = space.function(Genotype(("wave", "identity"), ("ratio",)), {("unary", 0): 2.0})
+    exact = torch.sin(2 * x.clamp(-10, 10)) / (1 + x.abs())
+    assert_close(sk.create(found.text)(x), exact, atol=1e-12, rtol=0)
+    again = pickle.loads(pickle.dumps(space))
+    assert again.unary[1].formula == wave.formula
+    mixture = sk.Mixture(space)
+    with sk.engine("eager"):
+        assert mixture(x.float()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("formula", "beta", "message"),
+    [
+        ("x * z", None, "'z' in 'x \\* z' is none of x, y, beta and bound"),
+        ("sin(beta * x)", None, "beta must be given as .* just where the formula has it"),
+        ("sin(x)", (1.0, 0.1), "beta must be given as .* just where the formula has it"),
+    ],
+    ids=["name", "missing", "unused"],
+)
+def test_formulas_that_are_no_operations(formula, beta, message):
+    with pytest.raises(OptionError, match=message):
+        Operation.of("mine", formula, beta=beta)

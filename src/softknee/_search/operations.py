@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softknee._errors import OptionError
+from softknee._expression.evaluate import evaluate
 from softknee._expression.nodes import Call, Number
-from softknee._expression.walk import ONE, ZERO, call
-from softknee.nn.formula import FUNCTIONS
+from softknee._expression.walk import ONE, ZERO, call, replace_names
+from softknee.nn.formula import FUNCTIONS, expression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from softknee._expression.nodes import Node
     from softknee._expression.primitives import Primitive
+    from softknee._expression.tree import Expression
 
 # Below it a square root is that of this number, so that its slope is bounded.
 LEAST_ROOTED = 1e-3
@@ -43,6 +47,7 @@ class Operation:
         function: `(*inputs, bound=...)` or `(*inputs, beta, bound=...)`: tensors, which broadcast, to a tensor.
         node: The same on trees of formulas.
         beta: Mean and deviation of the normal distribution that the learnable scalar starts from; None without one.
+        formula: That it was made from, empty where it was not.
     """
 
     name: str
@@ -50,11 +55,56 @@ class Operation:
     function: Callable[..., Tensor]
     node: Callable[..., Node]
     beta: tuple[float, float] | None = None
+    formula: str = ""
+
+    @classmethod
+    def of(cls, name: str, formula: str, *, beta: tuple[float, float] | None = None) -> Operation:
+        """Make an operation from a formula.
+
+        Args:
+            name: As genotypes have it.
+            formula: In `x`, or in `x` and `y`, which makes it one on two numbers. It may use `beta`, the learnable
+                scalar, and `bound`, the space's.
+            beta: Mean and deviation of the scalar's starting value, where the formula has one.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ExpressionError: The text is no formula.
+            OptionError: It has other names, or no `beta` where one is described, or the other way round.
+        """
+        tree = expression(formula)
+        others = [one for one in tree.parameters if one not in {"y", "beta", "bound"}]
+        if others:
+            raise OptionError(f"{others[0]!r} in {formula!r} is none of x, y, beta and bound")
+        if ("beta" in tree.parameters) != (beta is not None):
+            raise OptionError(
+                f"beta must be given as (mean, deviation) just where the formula has it; {formula!r}, {beta}"
+            )
+        inputs = ("x", "y") if "y" in tree.parameters else ("x",)
+        names = inputs if beta is None else (*inputs, "beta")
+        return cls(name, len(inputs), partial(_evaluated, tree, names), partial(_written, tree, names), beta, formula)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Return how to find it again, for copies and other processes: its functions have no names."""
         known = UNARY if self.arity == 1 else BINARY
-        return (_known, (self.arity, self.name)) if known.get(self.name) is self else super().__reduce__()
+        if known.get(self.name) is self:
+            return (_known, (self.arity, self.name))
+        return (_again, (self.name, self.formula, self.beta)) if self.formula else super().__reduce__()
+
+
+def _again(name: str, formula: str, beta: tuple[float, float] | None) -> Operation:
+    return Operation.of(name, formula, beta=beta)
+
+
+def _evaluated(tree: Expression, names: tuple[str, ...], *given: Tensor, bound: float) -> Tensor:
+    values = dict(zip(names, given, strict=True))
+    return evaluate(tree.root, values["x"], {**values, "bound": bound})
+
+
+def _written(tree: Expression, names: tuple[str, ...], *given: Node, bound: float) -> Node:
+    return replace_names(tree.root, {**dict(zip(names, given, strict=True)), "bound": Number(bound)})
 
 
 def _clamped(x: Tensor, limit: float) -> Tensor:
