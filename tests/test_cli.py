@@ -105,9 +105,11 @@ def test_list_and_show(capsys, tmp_path):
     assert (tmp_path / "curve.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_signals_leave_no_child_and_a_study_that_goes_on(tmp_path, sent, status):
-    arguments = bench_arguments(tmp_path, "--epochs", "60")
+@pytest.mark.parametrize(
+    ("sent", "status", "jobs"), [(signal.SIGTERM, 75, 2), (signal.SIGINT, 130, 1), (signal.SIGHUP, 129, 1)]
+)
+def test_signals_leave_no_child_and_a_study_that_goes_on(tmp_path, sent, status, jobs):
+    arguments = bench_arguments(tmp_path, "--epochs", "60", "--jobs", jobs)
     process = subprocess.Popen(softknee(*arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/*/checkpoint.pt")) and time.monotonic() < deadline:
