@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from softknee._cli import run
 from softknee._search.page_words import brief
@@ -75,7 +76,9 @@ def test_the_same_again_returns_at_once(finished, capsys):
 def test_ctrl_c_leaves_a_search_that_goes_on_to_the_same_result(finished, tmp_path):
     out, _ = finished
     command = [sys.executable, "-m", "softknee", *arguments(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Sums are rounded otherwise by another number of threads.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("runs/*"))) < 6:
         assert time.monotonic() < deadline

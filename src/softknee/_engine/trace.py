@@ -165,9 +165,13 @@ def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, 
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        traced = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions())(
-            *_sample(len(names), SAMPLE)
-        )
+        # Fake tensors from the start: otherwise each operation makes its own mode for them.
+        traced = make_fx(
+            torch.func.functionalize(computation),
+            decomposition_table=_decompositions(),
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+        )(*_sample(len(names), SAMPLE))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise NotPointwise(str(error)) from error
     return _Reader(traced, names).read()
