@@ -22,6 +22,11 @@ def arguments(out, *more):
     return ["search", "digits-cnn", *QUICK, "--out", str(out), *more]
 
 
+def surroundings(**others):
+    """Return the environment for other processes, with as many threads as here: sums are rounded by their number."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **others}
+
+
 def stored(out):
     """Return what a search found, without what differs from one time to another."""
 
@@ -40,8 +45,7 @@ TIMES = {"seconds", "functions", "found", "price", "cost"}
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("search")
     command = [sys.executable, "-m", "softknee", *arguments(out)]
-    wide = {**os.environ, "COLUMNS": "300"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings(COLUMNS="300"))
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -76,9 +80,9 @@ def test_the_same_again_returns_at_once(finished, capsys):
 def test_ctrl_c_leaves_a_search_that_goes_on_to_the_same_result(finished, tmp_path):
     out, _ = finished
     command = [sys.executable, "-m", "softknee", *arguments(tmp_path)]
-    # Sums are rounded otherwise by another number of threads.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=surroundings()
+    )
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("runs/*"))) < 6:
         assert time.monotonic() < deadline
