@@ -21,7 +21,7 @@ from softknee.testing import check_activation
 
 GATES = [spec for spec in CATALOGUE if spec.kind == "elementwise" and not spec.channelwise and spec.sampled is None]
 # One of every structure: others go through the engines in `make test-all`.
-STRUCTURES = {"relu", "mish", "swish", "srelu", "staf", "rational", "linear_spline", "hardswish", "sugar"}
+STRUCTURES = {"relu", "mish", "swish", "srelu", "staf", "rational", "linear_spline", "hardswish", "sugar", "ditac"}
 
 
 def drawn(*shape, seed=1, scale=2.0):

@@ -159,7 +159,11 @@ def _pair_spec(gate: Spec, *, limited: bool) -> Spec:
     formula, value = gate.formula, VALUE.name
     limit: tuple[Param, ...] = ()
     if limited:
-        formula = str(substitute(expression(formula), {"x": expression(f"min(x, {LIMIT})")}))
+        clamped = f"min(x, {LIMIT})"
+        # What no formula states is described.
+        described = f"{formula}, of {clamped} in the place of x"
+        stated = gate.statement is None
+        formula = str(substitute(expression(formula), {"x": expression(clamped)})) if stated else described
         value = f"min(max({value}, -{LIMIT}), {LIMIT})"
         limit = (Param(name=LIMIT, low=0.0, open_low=True),)
     function, kernel = (_product(one, limited=limited) for one in (gate.function, gate.kernel or gate.function))
