@@ -7,6 +7,7 @@ and the formula's own derivative carries it from there to every parameter. Outsi
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ ROWS_OF_A_TABLE, COST_OF_A_TABLE, COST_IN_PIECES = 2**13, 8 * 10**7, 2 * 10**7
 # Bytes of tables of recent parameter values: sites that share parameters, and evaluation, find them ready.
 REMEMBERED = 64 * 2**20
 _recent: OrderedDict[tuple[object, ...], Table] = OrderedDict()
+# Looking for a key compares keys, between which another thread may take its turn.
+_lock = Lock()
 
 
 def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Reach) -> Table:
@@ -49,14 +52,17 @@ def table_of(plan: Plan, leaves: Tensor | None, device: torch.device, reach: Rea
     """
     values = b"" if leaves is None else leaves.cpu().numpy().tobytes()
     key = (plan.formula, reach, values, device)
-    table = _recent.pop(key, None)
-    if table is not None:
-        _recent[key] = table
-    else:
+    with _lock:
+        table = _recent.pop(key, None)
+        if table is not None:
+            _recent[key] = table
+    if table is None:
         with _float32(device):
-            table = _recent[key] = tabulate(plan, leaves, reach, device)
-        while len(_recent) > 1 and sum(other.nbytes for other in tuple(_recent.values())) > REMEMBERED:
-            _recent.popitem(last=False)
+            table = tabulate(plan, leaves, reach, device)
+        with _lock:
+            _recent[key] = table
+            while len(_recent) > 1 and sum(other.nbytes for other in _recent.values()) > REMEMBERED:
+                _recent.popitem(last=False)
     return table
 
 
