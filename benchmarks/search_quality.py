@@ -138,9 +138,9 @@ class Recorded(Judge):
             return super()._train(candidate, run, steps, tested=tested)
         finite = bool(np.isfinite(loss))
         seconds = self.pace * steps / self.task.run_steps
-        record = {"candidate": candidate.to_json(), "run": run, "step": steps, "seconds": seconds}
-        record |= {"losses": [loss] if finite else [], "evaluated": finite, "failure": None if finite else "diverged"}
-        self.ledger.write(self._keys(candidate, run, steps)[0], record)
+        record = {"candidate": candidate.to_json(), "run": run, "step": steps, "seconds": seconds, "evaluation": 0.0}
+        record |= {"losses": [loss] if finite else [], "failure": None if finite else "diverged"}
+        record["forwards"] = self.task.val_steps if finite else 0
         return record
 
 

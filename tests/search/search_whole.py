@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 
 import torch
@@ -68,3 +70,18 @@ def arguments(target=squares, **changes):
 
 def slow_search(folder, method):
     search(**arguments(train_step=slow_step), method=method, out=folder)
+
+
+def told(result):
+    """All that a result says but how long things took."""
+    rows = json.dumps([row.to_json([*result.best.sites]) for row in result.table])
+    timeless = re.sub(r'"seconds": [0-9.e+-]+', '"seconds": 0', rows)
+    phases = [(phase.name, phase.runs) for phase in result.cost.phases]
+    return {
+        "table": json.loads(timeless),
+        "phases": phases,
+        "verdict": result.verdict,
+        "best": result.best.candidate,
+        "differences": result.differences,
+        "notes": result.notes,
+    }

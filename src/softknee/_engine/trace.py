@@ -164,14 +164,11 @@ def _aside(function: Callable[..., Result], *arguments: Any) -> Result:
 def _recorded(computation: Callable[..., tuple[Tensor, ...]], names: tuple[str, ...]) -> Graph:
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    # Fake tensors from the start: otherwise each operation makes its own mode for them.
+    options: Any = {"tracing_mode": "fake", "_allow_non_fake_inputs": True}
     try:
-        # Fake tensors from the start: otherwise each operation makes its own mode for them.
-        traced = make_fx(
-            torch.func.functionalize(computation),
-            decomposition_table=_decompositions(),
-            tracing_mode="fake",
-            _allow_non_fake_inputs=True,
-        )(*_sample(len(names), SAMPLE))
+        record = make_fx(torch.func.functionalize(computation), decomposition_table=_decompositions(), **options)
+        traced = record(*_sample(len(names), SAMPLE))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise NotPointwise(str(error)) from error
     return _Reader(traced, names).read()

@@ -114,7 +114,7 @@ def find(
 
 def _searched(judge: Judge, space: Space, settings: Settings, run: int, seed: int) -> dict[str, Any]:
     """Return the record of one search, made now unless it is there; charge for it."""
-    operations = [[group.name, *(one.name for one in group.operations)] for group in space.groups]
+    operations = [[group.name, *((one.name, one.formula) for one in group.operations)] for group in space.groups]
     asked = [operations, space.bound, settings.bilevel, settings.relaxation, settings.rate, settings.steps, run, seed]
     key = f"{NAME}-{hash_of(asked)}"
     record = judge.ledger.read(key)
