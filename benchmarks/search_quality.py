@@ -5,10 +5,10 @@ same shape learn its standardised output from 4,096 points in 640 steps. It is q
 beats every baseline in paired runs: in the first, and on average over eight by more than 3 standard errors and 5 %; the
 share that is not is reported. For every qualified teacher all 1,251 functions are trained in two runs that methods may
 look at, and in two others that only score: the loss of a method is the held-out loss of what it returns, in those.
-Regret is against what the full enumeration returns. Intervals come from resampling teachers.
+`search_quality_report.py` makes tables of it.
 
 Usage: python benchmarks/search_quality.py STAGE... --out DIR [--teachers 20] [--seeds 3] [--nulls 30]
-Stages, each resumable: teachers, methods, searches (as by default, and with twice the budget and seeds), nulls, report
+Stages, each resumable: teachers, methods, searches (as by default, and with twice the budget and seeds), nulls
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from softknee._search.space import space_of
 from softknee._search.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 BASELINES = ("relu", "gelu", "silu", "mish", "prelu", "swish")
 SHAPE = (6, 12, 1)
@@ -45,20 +45,21 @@ TRAIN, VALIDATION, TEST, BATCH, EPOCHS = 4096, 512, 2048, 64, 10
 # Runs that decide whether a teacher is qualified, that methods may look at, and that score.
 QUALIFYING, LOOKED_AT, SCORING = range(3000, 3008), (FIRST_RUN, MORE_RUNS), (2000, 2001)
 FRESH = range(5000, 5020)
-BUDGETS = (5.0, 10.0, 20.0, 40.0, 80.0)
-# Method, its options, the space, and budgets.
+BUDGETS = (2.3, 5.0, 10.0, 20.0, 40.0, 80.0)
+# Method with its options, the space, and budgets.
 METHODS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     ("random", "one-core", BUDGETS),
-    ("halving", "one-core", BUDGETS),
-    ("grafs", "one-core", (2.3, 4.6)),
-    ("grafs[bilevel=joint]", "one-core", (2.3,)),
-    ("grafs[relaxation=darts]", "one-core", (2.3,)),
-    ("grafs", "grafs", (2.3,)),
-    ("evolve", "one-core", (20.0,)),
-    ("auto", "one-core", (5.0, 10.0, 20.0)),
+    ("halving", "one-core", BUDGETS[1:]),
+    ("evolve", "one-core", BUDGETS[1:5]),
+    ("grafs", "one-core", BUDGETS[:2]),
+    ("grafs[bilevel=joint]", "one-core", BUDGETS[:1]),
+    ("grafs[relaxation=darts]", "one-core", BUDGETS[:1]),
+    ("auto", "one-core", BUDGETS[1:5]),
+    ("random", "grafs", BUDGETS[:4]),
+    ("evolve", "grafs", BUDGETS[1:4]),
+    ("grafs", "grafs", BUDGETS[:2]),
 )
 SEARCHES: dict[str, dict[str, Any]] = {"default": {}, "twice": {"budget": 40.0, "seeds": 6}}
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -292,8 +293,8 @@ def _pace(task: Task) -> float:
 
 def searches(out: Path, seeds: int) -> None:
     """Run the whole search as it is by default, on every teacher."""
-    for teacher in qualified(out):
-        for kind, given in SEARCHES.items():
+    for kind, given in SEARCHES.items():
+        for teacher in qualified(out):
             for seed in range(seeds):
                 path = out / "searches" / f"{kind}-{teacher.number:03}-{seed}.json"
                 if not path.exists():
@@ -337,123 +338,10 @@ def nulls(out: Path, count: int) -> None:
             print(path.name, flush=True)
 
 
-def report(out: Path) -> None:
-    """Print Markdown tables."""
-    records = [json.loads(path.read_text()) for path in sorted((out / "teachers").glob("*.json"))]
-    good = list(qualified(out))
-    print(f"{len(records)} teachers drawn, {len(records) - len(good)} not qualified.\n")
-    rows = [_summary(name, space, budget, good, out) for name, space, budgets in METHODS for budget in budgets]
-    rows = [*_references(good), *[row for row in rows if row is not None]]
-    head = (
-        "method",
-        "space",
-        "runs",
-        "seconds",
-        "held-out loss below every baseline",
-        "median regret",
-        "better than random at equal cost",
-        "distinct answers",
-    )
-    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    for stage in ("searches", "nulls"):
-        _print_searches(stage, out)
-
-
-def _references(good: Sequence[Teacher]) -> list[tuple[str, ...]]:
-    """Return the rows of the enumeration, and of the best baseline by validation."""
-    seconds = np.median([teacher.record["enumeration seconds"] for teacher in good])
-    best = [float(np.mean(teacher.record["baseline test"], axis=1).min()) for teacher in good]
-    enumerated = [_enumerated(teacher) for teacher in good]
-    below = [one < other for one, other in zip(enumerated, best, strict=True)]
-    chosen = [
-        float(
-            np.mean(teacher.record["baseline test"], axis=1)[
-                np.array(teacher.record["baseline validation"])[:, 0, -1].argmin()
-            ]
-        )
-        for teacher in good
-    ]
-    regret = [one / other - 1 for one, other in zip(chosen, enumerated, strict=True)]
-    return [
-        ("enumerate, 1,251 x 2", "one-core", "-", f"{seconds:.0f}", _share(below), "0", "", ""),
-        ("best of 6 baselines", "", "6", "", _share([False] * len(good)), _median(regret), "", ""),
-    ]
-
-
-def _enumerated(teacher: Teacher) -> float:
-    validation = np.array(teacher.record["validation"])[:, :, -1].mean(1)
-    return float(np.mean(teacher.record["test"][int(validation.argmin())]))
-
-
-def _rows(teacher: Teacher, out: Path, name: str, space: str, budget: float) -> list[dict[str, Any]]:
-    rows = json.loads((out / "methods" / f"{teacher.number:03}.json").read_text())
-    return [row for row in rows if (row["method"], row["space"], row["budget"]) == (name, space, budget)]
-
-
-def _summary(name: str, space: str, budget: float, good: Sequence[Teacher], out: Path) -> tuple[str, ...] | None:
-    below, regrets, better, distinct, seconds, runs = [], [], [], [], [], []
-    for teacher in good:
-        if not (out / "methods" / f"{teacher.number:03}.json").exists():
-            continue
-        rows = _rows(teacher, out, name, space, budget)
-        drawn = _rows(teacher, out, "random", "one-core", min((one for one in BUDGETS if one >= budget), default=80.0))
-        baseline = float(np.mean(teacher.record["baseline test"], axis=1).min())
-        losses = [np.inf if row["loss"] is None else row["loss"] for row in rows]
-        below.append(np.mean([loss < baseline for loss in losses]))
-        regrets.append(np.median([loss / _enumerated(teacher) - 1 for loss in losses]))
-        better.append(np.mean([[loss < row["loss"] for row in drawn] for loss in losses]))
-        distinct.append(len({row["found"] for row in rows}))
-        seconds += [row["seconds"] for row in rows]
-        runs += [row["runs"] for row in rows]
-    if not below:
-        return None
-    compared = "" if name == "random" else _share(better)
-    return (
-        *(name, space, f"{np.mean(runs):.1f}", f"{np.mean(seconds):.1f}", _share(below), _median(regrets), compared),
-        f"{np.mean(distinct):.1f} of {len(rows)}",
-    )
-
-
-def _share(values: Sequence[Any]) -> str:
-    return _interval(np.array(values, dtype=float), np.mean, lambda value: f"{100 * value:.0f} %")
-
-
-def _median(values: Sequence[float]) -> str:
-    return _interval(np.array(values), np.median, lambda value: f"{100 * value:.0f} %")
-
-
-def _interval(values: Any, what: Callable[..., Any], text: Callable[[float], str]) -> str:
-    """Return a statistic over teachers with its 95 % interval by resampling these."""
-    rng = np.random.default_rng(0)
-    draws = what(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return f"{text(float(what(values)))} ({text(float(low))} to {text(float(high))})"
-
-
-def _print_searches(stage: str, out: Path) -> None:
-    kinds: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((out / stage).glob("*.json")):
-        kind = path.stem.partition("-")[0]
-        kinds.setdefault(kind, []).append(json.loads(path.read_text()))
-    if not kinds:
-        return
-    head = ("whole search", "searches", "claims a winner", "which is one", "which is none", "below every baseline")
-    print(f"\n| {' | '.join((*head, 'runs', 'seconds'))} |{chr(10)}{'|---' * (len(head) + 2)}|")
-    for kind, rows in kinds.items():
-        claims = [row for row in rows if row["outcome"] == "better"]
-        true = sum(row["gain over the best baseline"] > 0 for row in claims)
-        below = np.mean([row["loss"] < min(row["baseline losses"]) for row in rows])
-        runs, wall = (np.mean([row[name] for row in rows]) for name in ("runs", "wall"))
-        cells = (kind, len(rows), len(claims), true, len(claims) - true, f"{100 * below:.0f} %", f"{runs:.1f}")
-        print(f"| {' | '.join(map(str, cells))} | {wall:.0f} |")
-
-
 def main() -> None:
     """Run the stages asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=("teachers", "methods", "searches", "nulls", "report"))
+    parser.add_argument("stages", nargs="+", choices=("teachers", "methods", "searches", "nulls"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teachers", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
@@ -467,10 +355,8 @@ def main() -> None:
             methods(options.out, options.seeds)
         elif stage == "searches":
             searches(options.out, options.seeds)
-        elif stage == "nulls":
-            nulls(options.out, options.nulls)
         else:
-            report(options.out)
+            nulls(options.out, options.nulls)
 
 
 if __name__ == "__main__":

@@ -167,19 +167,10 @@ def test_halving_costs_what_it_says():
     for size in (1, 2, 3, 4, 9, 20):
         judge = KnownLosses()
         expected = halving.price(judge, size)
-        candidates = [Candidate((Function(f"x + {number}*abs(x)"),), "grafs") for number in range(1, size + 1)]
         with judge.meter.limited(expected):
-            halving.race(judge, candidates, space_of("one-core"), KNOWN, expected, np.random.default_rng(0))
+            halving.find(judge, space_of("one-core"), KNOWN, expected, np.random.default_rng(0))
         assert judge.meter.spent == pytest.approx(expected)
         assert halving.most(judge, expected) == size
-
-
-def test_suggestions_that_cannot_start_are_not_lost():
-    judge = KnownLosses()
-    suggested = [Candidate((Function(f"x + {number}*abs(x)"),), "grafs") for number in range(1, 4)]
-    order = halving.race(judge, suggested, space_of("one-core"), (), halving.price(judge, 2), np.random.default_rng(0))
-    assert order[2:] == suggested[2:]
-    assert {one.candidate.key for one in judge.scores} == {one.key for one in suggested[:2]}
 
 
 def test_a_budget_of_whole_trainings_is_used_up():
@@ -279,22 +270,43 @@ def test_evolution_begins_with_what_is_known_and_trains_constants(monkeypatch):
     assert {one.part for one in tried(judge)} == {0.25, 1.0}
 
 
-def test_the_portfolio_races_what_gradients_suggest(monkeypatch):
-    suggested = Candidate((Function("x*sigmoid(2*x) + 0.4*tanh(x)**2"),), "grafs")
+def suggestions(count: int) -> list[draw.Individual]:
+    space = space_of("one-core")
+    genotypes = space.distinct()[100 : 100 + count]
+    return [draw.Individual((one,), Candidate((space.function(one),), "grafs")) for one in genotypes]
 
-    def suggest(judge, space, known, runs, rng):
+
+def test_evolution_goes_on_from_what_is_suggested(monkeypatch):
+    populations: list = []
+    monkeypatch.setattr(evolve, "_parent", record(populations, evolve._parent))
+    judge, first = known_judge(), suggestions(3)
+    found_there = evolve.evolved(judge, first, space_of("one-core"), KNOWN, 20.0, np.random.default_rng(0))
+    assert [one.candidate for one in tried(judge)][:3] == [one.candidate for one in first]
+    assert any(one.individual in first for one in populations[0])
+    assert {one.candidate for one in first} <= set(found_there)
+
+
+def test_suggestions_that_the_budget_does_not_let_in_are_not_lost():
+    judge, first = known_judge(), suggestions(3)
+    with judge.meter.limited(1.2):
+        order = evolve.evolved(judge, first, space_of("one-core"), KNOWN, 1.2, np.random.default_rng(0))
+    assert order == [one.candidate for one in first]
+    assert {one.candidate for one in tried(judge)} == {first[0].candidate}
+
+
+def test_by_default_gradients_suggest_and_evolution_goes_on(monkeypatch):
+    first = suggestions(2)
+
+    def suggested(judge, space, known, runs, rng):
         judge.meter.charge("grafs", 2 * STEPS, 0.0)
-        return [suggested]
+        return first
 
-    home = SimpleNamespace(find=suggest)
-    monkeypatch.setattr("softknee._search.method.import_module", lambda name: home if "gradient" in name else portfolio)
-    judge = known_judge()
-    assert found("auto", judge, 12.0)[0].key == suggested.key
-    assert judge.meter.phases["grafs"].runs == 2
-    assert judge.meter.phases["halving"].runs > 8
-    without = known_judge()
-    found("auto", without, 4.0)
-    assert "grafs" not in without.meter.phases
+    monkeypatch.setattr(portfolio, "suggested", suggested)
+    for runs, phases in ((5.0, {"halving"}), (8.0, {"evolve"}), (12.0, {"grafs", "evolve"})):
+        judge = known_judge()
+        found("auto", judge, runs)
+        assert set(judge.meter.phases) == {"baselines", *phases}
+    assert [one.candidate for one in tried(judge)][:2] == [one.candidate for one in first]
 
 
 def test_functions_are_the_same_up_to_scale_and_shift_but_not_if_they_are_trained():

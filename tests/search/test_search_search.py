@@ -319,9 +319,15 @@ def test_the_callers_random_state_is_left_alone(planted):
 def test_progress_is_told_in_texts():
     said: list[str] = []
     result = search(**arguments(budget=14.0), method="random", progress=said.append)
-    assert said[:2] == ["baseline 1 of 2: relu", "baseline 2 of 2: gelu"]
-    assert re.fullmatch(r"random: \d+\.\d training runs to search with", said[2])
-    assert said[-1] == result.verdict
+    spent = [
+        text for text in said if re.fullmatch(r"(baselines|random|select|verify): \d+\.\d of 14 training runs", text)
+    ]
+    others = [text for text in said if text not in spent]
+    assert others[:2] == ["baseline 1 of 2: relu", "baseline 2 of 2: gelu"]
+    assert re.fullmatch(r"random: \d+\.\d training runs to search with", others[2])
+    assert others[-1] == result.verdict
+    assert spent[-1] == f"verify: {result.cost.spent:.1f} of 14 training runs"
+    assert len({text for text in spent if text.startswith("random")}) > 1
 
 
 def test_when_every_baseline_fails_the_search_says_so():

@@ -279,9 +279,8 @@ def get_protocol(name: str) -> Protocol:
         UnknownProtocol: There is none; the message suggests close matches and lists all.
     """
     if name not in PROTOCOLS:
-        raise UnknownProtocol(
-            f"no protocol named {name!r}{did_you_mean(name, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}"
-        )
+        hint = did_you_mean(name, PROTOCOLS) or ";"
+        raise UnknownProtocol(f"no protocol named {name!r}{hint} there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

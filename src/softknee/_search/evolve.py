@@ -47,8 +47,34 @@ def find(
     judge: Judge, space: Space, known: Sequence[Candidate], runs: float, rng: np.random.Generator
 ) -> list[Candidate]:
     """Evolve functions; see `softknee._search.method.Find`."""
+    return evolved(judge, (), space, known, runs, rng)
+
+
+def evolved(
+    judge: Judge,
+    first: Sequence[Individual],
+    space: Space,
+    known: Sequence[Candidate],
+    runs: float,
+    rng: np.random.Generator,
+) -> list[Candidate]:
+    """Evolve functions from some, the catalogue's best and draws.
+
+    Args:
+        judge: Trains them.
+        first: Who is there from the start, as far as the budget allows.
+        space: Of the functions.
+        known: The best of the catalogue; those of the space are there from the start.
+        runs: What may be spent.
+        rng: Of all choices.
+
+    Returns:
+        Those who did not fail and are not of the catalogue: first those who were trained to the end, by their losses;
+        last, of `first`, those whom the budget did not let in.
+    """
     groups = len(judge.task.groups)
-    draws = Draws(space, groups, known, rng, origin=NAME, trained=True)
+    draws = Draws(space, groups, [*known, *(one.candidate for one in first)], rng, origin=NAME, trained=True)
+    waiting = deque(first)
     losses: dict[Candidate, float] = {}
     with judge.meter.limited(runs):
         living = deque(
@@ -59,14 +85,15 @@ def find(
         size = round(min(max(ALIVE * tries, FEWEST), MOST))
         for _ in range(tries):
             mature = len(living) >= size
-            child = (draws.near(_parent(living, rng)) if mature else None) or draws.new()
+            child = waiting.popleft() if waiting else None
+            child = child or (draws.near(_parent(living, rng)) if mature else None) or draws.new()
             if child is None:
                 break
             losses[child.candidate] = judge.score(child.candidate, FIRST_RUN, PART, phase=NAME).loss
             living.append(_Living(child, losses[child.candidate]))
             if mature:
                 living.popleft()
-        return _to_the_end(judge, ranked(losses))
+        return [*_to_the_end(judge, ranked(losses)), *(one.candidate for one in waiting)]
 
 
 def _affordable(judge: Judge) -> int:

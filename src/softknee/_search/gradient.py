@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._errors import UsageError
 from softknee._search.candidate import Candidate, hash_of
+from softknee._search.draw import Individual
 from softknee._search.grafs import NAME, RATE, Search, Settings
 from softknee._search.method import MORE_RUNS
 from softknee._search.schedule import TICKS
 from softknee._search.shapes import Shapes
+from softknee._search.space import Genotype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +90,24 @@ def find(
         OptionError: An option is none of these.
         UsageError: The run is too short to be searched in.
     """
+    return [one.candidate for one in suggested(judge, space, known, runs, rng, bilevel, relaxation, rate)]
+
+
+def suggested(
+    judge: Judge,
+    space: Space,
+    known: Sequence[Candidate],
+    runs: float,
+    rng: np.random.Generator,
+    bilevel: Bilevel = "clean",
+    relaxation: Relaxation = "drnas",
+    rate: float = RATE,
+) -> list[Individual]:
+    """Return what `find` finds, with the genotypes; its arguments are the same.
+
+    Raises:
+        UsageError: The run is too short to be searched in.
+    """
     task = judge.task
     whole = Settings(bilevel, relaxation, rate, task.run_steps)
     times = max(1, int(runs * task.run_steps // whole.price(task)))
@@ -97,19 +117,22 @@ def find(
     if whole.steps < TICKS:
         raise UsageError(f"a search by gradients needs at least {TICKS} steps, and {whole.steps} may be spent")
     found: dict[Candidate, float] = {}
+    genotypes: dict[Candidate, tuple[Genotype, ...]] = {}
     best, shown = math.inf, None
     for number in range(times):
         record = _searched(judge, space, whole, MORE_RUNS + number, int(rng.integers(2**31)))
         for one in record["found"]:
             candidate = Candidate.from_json(one["candidate"])
             found[candidate] = min(one["loss"], found.get(candidate, math.inf))
+            genotypes[candidate] = tuple(Genotype(*map(tuple, names)) for names in one["genotypes"])
         lowest = min((one["loss"] for one in record["found"]), default=math.inf)
         if shown is None or lowest < best:
             best, shown = lowest, record["trajectory"]
     if shown is not None:
         judge.ledger.write(TRAJECTORY, shown)
     shapes = Shapes(known)
-    return [one for one in sorted(found, key=found.__getitem__) if shapes.add(one) is None]
+    new = [one for one in sorted(found, key=found.__getitem__) if shapes.add(one) is None]
+    return [Individual(genotypes[one], one) for one in new]
 
 
 def _searched(judge: Judge, space: Space, settings: Settings, run: int, seed: int) -> dict[str, Any]:
@@ -124,7 +147,12 @@ def _searched(judge: Judge, space: Space, settings: Settings, run: int, seed: in
         state = judge.ledger.state(key)
         if state is not None:
             search.load(state)
-        search.go(lambda: judge.ledger.keep_state(key, search.state()))
+
+        def part_done() -> None:
+            judge.ledger.keep_state(key, search.state())
+            judge.meter.tell(NAME, search.notes.charged)
+
+        search.go(part_done)
         record = search.record()
         judge.ledger.write(key, record)
         judge.ledger.drop_state(key)

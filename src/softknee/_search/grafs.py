@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,7 +102,7 @@ class _Notes:
     Attributes:
         ticks: One for each part of the search.
         drops: `(tick, group, operation)` of all that was taken out.
-        found: Candidates with their validation losses in the mixed network.
+        found: Candidates with their genotypes and their validation losses in the mixed network.
         skipped: Steps of either optimizer that were left out, without a finite loss or gradient.
         failures: In how many steps in a row, up to now, one was.
         charged: Steps of training paid for.
@@ -257,7 +257,9 @@ class Search:
             return None
         made = [self.mixture.function(one) for one in functions]
         if all(map(shape_of, made)):
-            self.notes.found.append({"candidate": Candidate(tuple(made), NAME).to_json(), "loss": loss})
+            genotypes = [astuple(self.mixture.genotype(one)) for one in functions]
+            candidate = Candidate(tuple(made), NAME).to_json()
+            self.notes.found.append({"candidate": candidate, "genotypes": genotypes, "loss": loss})
         return loss
 
     def _look(self) -> None:

@@ -49,35 +49,10 @@ RUNGS = tuple(
 def find(
     judge: Judge, space: Space, known: Sequence[Candidate], runs: float, rng: np.random.Generator
 ) -> list[Candidate]:
-    """Race draws; see `softknee._search.method.Find`."""
-    return race(judge, (), space, known, runs, rng)
-
-
-def race(
-    judge: Judge,
-    first: Sequence[Candidate],
-    space: Space,
-    known: Sequence[Candidate],
-    runs: float,
-    rng: np.random.Generator,
-) -> list[Candidate]:
-    """Race candidates, and as many draws beside them as the budget allows.
-
-    Args:
-        judge: Trains them.
-        first: Who starts in any case, as far as the budget allows.
-        space: Of the draws.
-        known: What is not drawn again.
-        runs: What may be spent.
-        rng: Of the draws.
-
-    Returns:
-        Those who did not fail: the last rung's first, within one by their mean losses; and last, of `first`, those whom
-        the budget did not let start.
-    """
-    draws = Draws(space, len(judge.task.groups), [*known, *first], rng, origin=NAME)
+    """Race as many draws as the budget allows; see `softknee._search.method.Find`."""
+    draws = Draws(space, len(judge.task.groups), known, rng, origin=NAME)
     size = most(judge, runs)
-    racing = [*first][:size]
+    racing: list[Candidate] = []
     while len(racing) < size and (drawn := draws.new()) is not None:
         racing.append(drawn.candidate)
     left_behind: list[Candidate] = []
@@ -87,7 +62,7 @@ def race(
         racing = order[: survivors(size, index + 1)] if index + 1 < len(RUNGS) else order
         left_behind = [one for one in order if one not in racing] + left_behind
         _release(judge, [one for one in losses if one not in racing], rung)
-    return [*racing, *left_behind, *first[size:]]
+    return [*racing, *left_behind]
 
 
 def most(judge: Judge, runs: float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # What a forward pass costs, as a share of forward and backward.
 FORWARD = 1 / 3
@@ -39,11 +39,13 @@ class Meter:
     Attributes:
         run_steps: Steps of a full run.
         budget: How many runs may be spent in all.
+        progress: Is told what has been spent.
         phases: What each phase has cost so far.
     """
 
     run_steps: int
     budget: float = math.inf
+    progress: Callable[[str], None] = lambda _: None
     phases: dict[str, Cost] = field(default_factory=dict)
     _ceilings: list[float] = field(default_factory=list)
 
@@ -105,3 +107,13 @@ class Meter:
         """
         before = self.phases.get(phase, Cost(0.0, 0.0))
         self.phases[phase] = Cost(before.runs + steps / self.run_steps, before.seconds + seconds)
+        self.tell(phase)
+
+    def tell(self, phase: str, steps: float = 0.0) -> None:
+        """Say how far the search is.
+
+        Args:
+            phase: That goes on.
+            steps: What it has spent and not been charged for yet.
+        """
+        self.progress(f"{phase}: {self.spent + steps / self.run_steps:.1f} of {self.budget:g} training runs")

@@ -245,7 +245,7 @@ class Search:
         )
 
     def _fresh_judge(self) -> Judge:
-        return Judge(self._task, Meter(self._task.run_steps, self._budget), self._ledger)
+        return Judge(self._task, Meter(self._task.run_steps, self._budget, self._progress), self._ledger)
 
     def _afresh(self) -> None:
         """Begin again, so that it makes no difference whether all this was interrupted before; nothing is lost."""
