@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from softknee._catalogue import create, parse_choice
@@ -87,7 +88,7 @@ class Candidate:
         labels = [function.label for function in self.functions]
         return labels[0] if len(set(labels)) == 1 else " | ".join(labels)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of the functions, whoever came up with them: 16 hexadecimal digits."""
         return hash_of([function.to_json() for function in self.functions])
