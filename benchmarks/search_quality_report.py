@@ -140,10 +140,11 @@ def searches(out: Path, stage: str) -> list[tuple[str, ...]]:
     for kind, found in kinds.items():
         claims = [row for row in found if row["outcome"] == "better"]
         true = sum(row["gain over the best baseline"] > 0 for row in claims)
-        below = np.mean([row["loss"] < min(row["baseline losses"]) for row in found])
+        below = [row["loss"] < min(row["baseline losses"]) for row in found if "loss" in row]
         runs, wall = (float(np.mean([row[name] for row in found])) for name in ("runs", "wall"))
         counts = (len(found), len(claims), true, len(claims) - true)
-        rows.append((kind, *map(str, counts), f"{100 * below:.0f} %", f"{runs:.1f}", f"{wall:.0f}"))
+        share = f"{100 * np.mean(below):.0f} %" if len(below) == len(found) else ""
+        rows.append((kind, *map(str, counts), share, f"{runs:.1f}", f"{wall:.0f}"))
     return rows
 
 
