@@ -100,8 +100,7 @@ def tried(judge: KnownLosses) -> list[Score]:
 
 @pytest.mark.parametrize("name", ["random", "halving", "evolve", "auto"])
 @pytest.mark.parametrize("runs", [1.12, 2.5, 7.0, 30.0])
-def test_methods_spend_what_they_may_and_no_more(name, runs, monkeypatch):
-    monkeypatch.setattr(portfolio, "SHARE", 0.0)
+def test_methods_spend_what_they_may_and_no_more(name, runs):
     judge = known_judge()
     candidates = found(name, judge, runs)
     assert candidates
@@ -270,10 +269,9 @@ def test_evolution_begins_with_what_is_known_and_trains_constants(monkeypatch):
     assert {one.part for one in tried(judge)} == {0.25, 1.0}
 
 
-def suggestions(count: int) -> list[draw.Individual]:
-    space = space_of("one-core")
-    genotypes = space.distinct()[100 : 100 + count]
-    return [draw.Individual((one,), Candidate((space.function(one),), "grafs")) for one in genotypes]
+def suggestions(count: int, space: str = "one-core") -> list[draw.Individual]:
+    draws = draw.Draws(space_of(space), 1, KNOWN, np.random.default_rng(7), origin="grafs")
+    return [draws.new() for _ in range(count)]
 
 
 def test_evolution_goes_on_from_what_is_suggested(monkeypatch):
@@ -294,19 +292,31 @@ def test_suggestions_that_the_budget_does_not_let_in_are_not_lost():
     assert {one.candidate for one in tried(judge)} == {first[0].candidate}
 
 
-def test_by_default_gradients_suggest_and_evolution_goes_on(monkeypatch):
-    first = suggestions(2)
+def test_by_default_the_space_and_the_budget_choose(monkeypatch):
+    first = suggestions(2, "grafs")
 
     def suggested(judge, space, known, runs, rng):
         judge.meter.charge("grafs", 2 * STEPS, 0.0)
         return first
 
     monkeypatch.setattr(portfolio, "suggested", suggested)
-    for runs, phases in ((5.0, {"halving"}), (8.0, {"evolve"}), (12.0, {"grafs", "evolve"})):
+    monkeypatch.setattr(portfolio, "least", lambda task: 1.5)
+    cases = (
+        ("one-core", 5.0, {"halving"}),
+        ("one-core", 12.0, {"evolve"}),
+        ("grafs", 3.0, {"halving"}),
+        ("grafs", 5.0, {"grafs", "evolve"}),
+        ("grafs", 12.0, {"grafs", "evolve"}),
+    )
+    for space, runs, phases in cases:
         judge = known_judge()
-        found("auto", judge, runs)
-        assert set(judge.meter.phases) == {"baselines", *phases}
+        found("auto", judge, runs, space=space)
+        assert set(judge.meter.phases) == {"baselines", *phases}, (space, runs)
     assert [one.candidate for one in tried(judge)][:2] == [one.candidate for one in first]
+    monkeypatch.setattr(portfolio, "least", lambda task: 2.5)
+    judge = known_judge()
+    found("auto", judge, 12.0, space="grafs")
+    assert set(judge.meter.phases) == {"baselines", "evolve"}
 
 
 def test_functions_are_the_same_up_to_scale_and_shift_but_not_if_they_are_trained():

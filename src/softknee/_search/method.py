@@ -114,7 +114,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "auto": Method("softknee._search.portfolio", 1.0, "several of the others, as the budget allows"),
+        "auto": Method("softknee._search.portfolio", 1.0, "one of the others, or two, by the space and the budget"),
         "grafs": Method("softknee._search.gradient", 1.2, "gradients of all operations mixed, fewer and fewer"),
         "enumerate": Method("softknee._search.enumerate", 1.0, "every function of a one-core space, many at a time"),
         "halving": Method("softknee._search.halving", 1.0, "a race: the better ones are trained longer, on more seeds"),

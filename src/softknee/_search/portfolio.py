@@ -1,13 +1,16 @@
-"""The default: evolution, from what gradients suggest if the budget allows these; a race if it allows few runs."""
+"""The default: a race where the budget is small, else evolution; in large spaces it begins with what gradients suggest.
+
+What `benchmarks/search_quality.py` shows decides. In the space of one core, evolution does best from some ten runs on,
+and better without the suggestions of gradients; below, a race does. In that of two, a search by gradients for the price
+of two runs is as good as nine draws.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softknee._search import halving
-from softknee._search.evolve import evolved
-from softknee._search.gradient import suggested
-from softknee._search.schedule import TICKS
+from softknee._search import evolve, halving
+from softknee._search.gradient import least, suggested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,19 +24,19 @@ if TYPE_CHECKING:
 
 # Fewer runs are too few for a generation to follow another.
 FEWEST = 6.0
-# Of the budget, the most that gradients may take; and the runs that a search of the length of a training run takes.
-SHARE, WHOLE = 0.2, 2.2
+# Runs that a search by gradients of the length of a training run takes, and what has to be left to try what it finds.
+WHOLE, LEFT = 2.2, 1.2
 
 
 def find(
     judge: Judge, space: Space, known: Sequence[Candidate], runs: float, rng: np.random.Generator
 ) -> list[Candidate]:
-    """Choose by the budget; see `softknee._search.method.Find`."""
-    if runs < FEWEST:
-        return halving.find(judge, space, known, runs, rng)
-    before = judge.meter.spent
+    """Choose by the space and the budget; see `softknee._search.method.Find`."""
     first: list[Individual] = []
-    if judge.task.run_steps >= TICKS and SHARE * runs >= WHOLE:
-        with judge.meter.limited(SHARE * runs):
-            first = suggested(judge, space, known, SHARE * runs, rng)
-    return evolved(judge, first, space, known, runs - (judge.meter.spent - before), rng)
+    before = judge.meter.spent
+    if space.cores > 1 and runs >= WHOLE + LEFT and least(judge.task) <= WHOLE:
+        with judge.meter.limited(WHOLE):
+            first = suggested(judge, space, known, WHOLE, rng)
+    elif runs < FEWEST:
+        return halving.find(judge, space, known, runs, rng)
+    return evolve.evolved(judge, first, space, known, runs - (judge.meter.spent - before), rng)
