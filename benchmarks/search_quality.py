@@ -55,9 +55,9 @@ METHODS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     ("grafs[bilevel=joint]", "one-core", BUDGETS[:1]),
     ("grafs[relaxation=darts]", "one-core", BUDGETS[:1]),
     ("auto", "one-core", BUDGETS[1:4]),
-    ("auto", "grafs", BUDGETS[1:4]),
+    ("auto", "grafs", BUDGETS[1:3]),
     ("random", "grafs", BUDGETS[:3]),
-    ("evolve", "grafs", BUDGETS[1:4]),
+    ("evolve", "grafs", BUDGETS[1:3]),
     ("grafs", "grafs", BUDGETS[:2]),
 )
 SEARCHES: dict[str, dict[str, Any]] = {"default": {}, "twice": {"budget": 40.0, "seeds": 6}}

@@ -1,8 +1,8 @@
 """The default: a race where the budget is small, else evolution; in large spaces it begins with what gradients suggest.
 
-What `benchmarks/search_quality.py` shows decides. In the space of one core, evolution does best from some ten runs on,
-and better without the suggestions of gradients; below, a race does. In that of two, a search by gradients for the price
-of two runs is as good as nine draws.
+What `benchmarks/search_quality.py` shows decides (docs/results/search.md). In the space of one core, evolution does
+best from ten runs on, and as well without the suggestions of gradients; a race takes fewer runs. In that of two, a
+search by gradients for the price of two runs does as well as nine draws, and evolution goes on from it.
 """
 
 from __future__ import annotations
