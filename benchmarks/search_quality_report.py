@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 RESAMPLES = 4000
+TICKS = {"training runs": (2, 5, 10, 20, 40, 80), "seconds": (0.5, 1, 2, 5, 10)}
 COLORS = {"random": "#888888", "halving": "#c26a00", "evolve": "#0a7d4f", "auto": "#b0123b", "grafs": "#2457c5"}
 
 
@@ -153,7 +154,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex="col", sharey="row", layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharex="col", sharey="row", layout="constrained")
     lines = dict.fromkeys((one.method, one.space) for one in summaries)
     for name, space in lines:
         mine = [one for one in summaries if (one.method, one.space) == (name, space)]
@@ -162,14 +163,20 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         if "[" in name:
             style |= {"marker": "x" if "joint" in name else "+"}
         for column, cost in enumerate(([one.runs for one in mine], [one.seconds for one in mine])):
-            label = f"{name}, {space}"
+            label = f"{name}, {'two cores' if full else 'one core'}"
             axes[0, column].plot(cost, [100 * one.below.value for one in mine], label=label, **style)
             axes[1, column].plot(cost, [100 * one.regret.value for one in mine], label=label, **style)
-    for column, title in enumerate(("training runs", "seconds")):
+    for column, (title, ticks) in enumerate(
+        (("training runs", (2, 5, 10, 20, 40, 80)), ("seconds", (0.5, 1, 2, 5, 10)))
+    ):
         axes[1, column].set(xlabel=title, xscale="log")
+        axes[1, column].set_xticks(ticks, list(map(str, ticks)))
+        axes[1, column].set_xticks([], minor=True)
     axes[0, 0].set(ylabel="teachers with loss below\nevery baseline, %", ylim=(0, 102))
     axes[1, 0].set(ylabel="median regret, %", ylim=(0, None))
-    axes[1, 1].legend(fontsize=7, frameon=False)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
     for one in axes.flat:
         one.grid(alpha=0.25)
         one.spines[["top", "right"]].set_visible(False)
