@@ -8,7 +8,7 @@ look at, and in two others that only score: the loss of a method is the held-out
 `search_quality_report.py` makes tables of it.
 
 Usage: python benchmarks/search_quality.py STAGE... --out DIR [--teachers 20] [--seeds 3] [--nulls 30]
-Stages, each resumable: teachers, methods, searches (as by default, and with twice the budget and seeds), nulls
+Stages, each resumable: teachers, methods, searches (as they are by default), nulls
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ METHODS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     ("evolve", "grafs", BUDGETS[1:3]),
     ("grafs", "grafs", BUDGETS[:2]),
 )
-SEARCHES: dict[str, dict[str, Any]] = {"default": {}, "twice": {"budget": 40.0, "seeds": 6}}
 
 
 @dataclass(frozen=True)
@@ -295,23 +294,22 @@ def _pace(task: Task) -> float:
 def searches(out: Path, seeds: int) -> None:
     """Run the whole search as it is by default, on every teacher; what it found is trained anew in many runs."""
     fresh: dict[int, Any] = {}
-    for kind, given in SEARCHES.items():
-        for teacher in qualified(out):
-            points = teacher.points
-            for seed in range(seeds):
-                path = out / "searches" / f"{kind}-{teacher.number:03}-{seed}.json"
-                if not path.exists():
-                    if teacher.number not in fresh:
-                        fresh[teacher.number] = _fresh(points, baselines())
-                    record, found = _searched(points, seed, given)
-                    write_atomic(path, json.dumps(record | _confirmed(points, found, fresh[teacher.number])))
-                print(path.name, flush=True)
+    for teacher in qualified(out):
+        points = teacher.points
+        for seed in range(seeds):
+            path = out / "searches" / f"planted-{teacher.number:03}-{seed}.json"
+            if not path.exists():
+                if teacher.number not in fresh:
+                    fresh[teacher.number] = _fresh(points, baselines())
+                record, found = _searched(points, seed)
+                write_atomic(path, json.dumps(record | _confirmed(points, found, fresh[teacher.number])))
+            print(path.name, flush=True)
 
 
-def _searched(points: Points, seed: int, given: dict[str, Any]) -> tuple[dict[str, Any], Candidate]:
+def _searched(points: Points, seed: int) -> tuple[dict[str, Any], Candidate]:
     """Search, and return what was found, whether it was proven better or not."""
     started = time.perf_counter()
-    result = sk.search(**points.arguments(), seed=seed, **given)
+    result = sk.search(**points.arguments(), seed=seed)
     wall = time.perf_counter() - started
     found = next(
         (row.candidate for row in result.table if row.candidate.key == result.candidate), result.best.candidate
@@ -347,7 +345,7 @@ def nulls(out: Path, count: int) -> None:
             path = out / "nulls" / f"{kind}-{number:03}.json"
             if not path.exists():
                 points = taught(Function("relu"), 10_000 + number, shuffled=kind == "shuffled")
-                record, found = _searched(points, number, SEARCHES["default"])
+                record, found = _searched(points, number)
                 if record["outcome"] == "better":
                     record |= _confirmed(points, found, _fresh(points, baselines()))
                 write_atomic(path, json.dumps(record))

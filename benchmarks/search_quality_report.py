@@ -138,6 +138,7 @@ def searches(out: Path, stage: str) -> list[tuple[str, ...]]:
     for path in sorted((out / stage).glob("*.json")):
         kinds.setdefault(path.stem.partition("-")[0], []).append(json.loads(path.read_text()))
     rows = []
+    names = {"planted": "planted functions", "relu": "ReLU teachers", "shuffled": "shuffled targets"}
     for kind, found in kinds.items():
         claims = [row for row in found if row["outcome"] == "better"]
         true = sum(row["gain over the best baseline"] > 0 for row in claims)
@@ -145,7 +146,7 @@ def searches(out: Path, stage: str) -> list[tuple[str, ...]]:
         runs, wall = (float(np.mean([row[name] for row in found])) for name in ("runs", "wall"))
         counts = (len(found), len(claims), true, len(claims) - true)
         share = f"{100 * np.mean(below):.0f} %" if len(below) == len(found) else ""
-        rows.append((kind, *map(str, counts), share, f"{runs:.1f}", f"{wall:.0f}"))
+        rows.append((names[kind], *map(str, counts), share, f"{runs:.1f}", f"{wall:.0f}"))
     return rows
 
 
@@ -210,8 +211,8 @@ def main() -> None:
     head = ("method", "space", "runs", "seconds", "below every baseline", "median regret", "better than random")
     _print((*head, "distinct answers"), [*study.references(), *(one.cells(seeds) for one in summaries)])
     head = ("whole search", "searches", "claims a winner", "which is one", "which is none", "below every baseline")
-    for stage in ("searches", "nulls"):
-        _print((*head, "runs", "seconds"), searches(options.out, stage))
+    rows = [row for stage in ("searches", "nulls") for row in searches(options.out, stage)]
+    _print((*head, "runs", "seconds"), rows)
     if options.figure is not None:
         draw(summaries, options.figure)
 
