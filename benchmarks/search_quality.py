@@ -7,8 +7,8 @@ share that is not is reported. For every qualified teacher all 1,251 functions a
 look at, and in two others that only score: the loss of a method is the held-out loss of what it returns, in those.
 `search_quality_report.py` makes tables of it.
 
-Usage: python benchmarks/search_quality.py STAGE... --out DIR [--teachers 20] [--seeds 3] [--nulls 30]
-Stages, each resumable: teachers, methods, searches (as they are by default), nulls
+Usage: python benchmarks/search_quality.py STAGE... --out DIR [--teachers 20] [--seeds 3] [--nulls 30] [--space SPACE]
+Stages, each resumable: teachers, methods, searches (as they are by default, but for the space), nulls
 """
 
 from __future__ import annotations
@@ -291,25 +291,25 @@ def _pace(task: Task) -> float:
     return judge.score(baselines()[0], 9, phase="pace").seconds
 
 
-def searches(out: Path, seeds: int) -> None:
-    """Run the whole search as it is by default, on every teacher; what it found is trained anew in many runs."""
+def searches(out: Path, seeds: int, space: str) -> None:
+    """Run whole searches on every teacher, by default but for the space, and train what is found in many new runs."""
     fresh: dict[int, Any] = {}
     for teacher in qualified(out):
         points = teacher.points
         for seed in range(seeds):
-            path = out / "searches" / f"planted-{teacher.number:03}-{seed}.json"
+            path = out / "searches" / f"{space}-{teacher.number:03}-{seed}.json"
             if not path.exists():
                 if teacher.number not in fresh:
                     fresh[teacher.number] = _fresh(points, baselines())
-                record, found = _searched(points, seed)
+                record, found = _searched(points, seed, space)
                 write_atomic(path, json.dumps(record | _confirmed(points, found, fresh[teacher.number])))
             print(path.name, flush=True)
 
 
-def _searched(points: Points, seed: int) -> tuple[dict[str, Any], Candidate]:
+def _searched(points: Points, seed: int, space: str = "one-core") -> tuple[dict[str, Any], Candidate]:
     """Search, and return what was found, whether it was proven better or not."""
     started = time.perf_counter()
-    result = sk.search(**points.arguments(), seed=seed)
+    result = sk.search(**points.arguments(), seed=seed, space=space)
     wall = time.perf_counter() - started
     found = next(
         (row.candidate for row in result.table if row.candidate.key == result.candidate), result.best.candidate
@@ -359,6 +359,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teachers", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--space", default="one-core", choices=("one-core", "grafs"), help="of whole searches")
     parser.add_argument("--nulls", type=int, default=30, help="of each kind")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -368,7 +369,7 @@ def main() -> None:
         elif stage == "methods":
             methods(options.out, options.seeds)
         elif stage == "searches":
-            searches(options.out, options.seeds)
+            searches(options.out, options.seeds, options.space)
         else:
             nulls(options.out, options.nulls)
 

@@ -138,7 +138,12 @@ def searches(out: Path, stage: str) -> list[tuple[str, ...]]:
     for path in sorted((out / stage).glob("*.json")):
         kinds.setdefault(path.stem.partition("-")[0], []).append(json.loads(path.read_text()))
     rows = []
-    names = {"planted": "planted functions", "relu": "ReLU teachers", "shuffled": "shuffled targets"}
+    names = {
+        "one": "planted functions",
+        "grafs": "the same, in two cores",
+        "relu": "ReLU teachers",
+        "shuffled": "shuffled targets",
+    }
     for kind, found in kinds.items():
         claims = [row for row in found if row["outcome"] == "better"]
         true = sum(row["gain over the best baseline"] > 0 for row in claims)
