@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 RESAMPLES = 4000
+SEARCHES = {
+    **{"one": "planted functions", "grafs": 'planted functions, `space="grafs"`'},
+    **{"relu": "ReLU teachers", "shuffled": "shuffled targets"},
+}
 TICKS = {"training runs": (2, 5, 10, 20, 40, 80), "seconds": (0.5, 1, 2, 5, 10)}
 COLORS = {"random": "#888888", "halving": "#c26a00", "evolve": "#0a7d4f", "auto": "#b0123b", "grafs": "#2457c5"}
 
@@ -138,20 +142,15 @@ def searches(out: Path, stage: str) -> list[tuple[str, ...]]:
     for path in sorted((out / stage).glob("*.json")):
         kinds.setdefault(path.stem.partition("-")[0], []).append(json.loads(path.read_text()))
     rows = []
-    names = {
-        "one": "planted functions",
-        "grafs": "the same, in two cores",
-        "relu": "ReLU teachers",
-        "shuffled": "shuffled targets",
-    }
-    for kind, found in kinds.items():
+    for kind in [one for one in SEARCHES if one in kinds]:
+        found = kinds[kind]
         claims = [row for row in found if row["outcome"] == "better"]
         true = sum(row["gain over the best baseline"] > 0 for row in claims)
         below = [row["loss"] < min(row["baseline losses"]) for row in found if "loss" in row]
         runs, wall = (float(np.mean([row[name] for row in found])) for name in ("runs", "wall"))
         counts = (len(found), len(claims), true, len(claims) - true)
         share = f"{100 * np.mean(below):.0f} %" if len(below) == len(found) else ""
-        rows.append((names[kind], *map(str, counts), share, f"{runs:.1f}", f"{wall:.0f}"))
+        rows.append((SEARCHES[kind], *map(str, counts), share, f"{runs:.1f}", f"{wall:.0f}"))
     return rows
 
 
