@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 RESAMPLES = 4000
 SEARCHES = {
-    **{"one": "planted functions", "grafs": 'planted functions, `space="grafs"`'},
-    **{"relu": "ReLU teachers", "shuffled": "shuffled targets"},
+    "one": "planted functions",
+    "grafs": 'planted functions, `space="grafs"`',
+    "relu": "ReLU teachers",
+    "shuffled": "shuffled targets",
 }
 TICKS = {"training runs": (2, 5, 10, 20, 40, 80), "seconds": (0.5, 1, 2, 5, 10)}
 COLORS = {"random": "#888888", "halving": "#c26a00", "evolve": "#0a7d4f", "auto": "#b0123b", "grafs": "#2457c5"}
