@@ -173,9 +173,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
             label = f"{name}, {'two cores' if full else 'one core'}"
             axes[0, column].plot(cost, [100 * one.below.value for one in mine], label=label, **style)
             axes[1, column].plot(cost, [100 * one.regret.value for one in mine], label=label, **style)
-    for column, (title, ticks) in enumerate(
-        (("training runs", (2, 5, 10, 20, 40, 80)), ("seconds", (0.5, 1, 2, 5, 10)))
-    ):
+    for column, (title, ticks) in enumerate(TICKS.items()):
         axes[1, column].set(xlabel=title, xscale="log")
         axes[1, column].set_xticks(ticks, list(map(str, ticks)))
         axes[1, column].set_xticks([], minor=True)

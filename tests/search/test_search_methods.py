@@ -295,7 +295,7 @@ def test_suggestions_that_the_budget_does_not_let_in_are_not_lost():
 def test_by_default_the_space_and_the_budget_choose(monkeypatch):
     first = suggestions(2, "grafs")
 
-    def suggested(judge, space, known, runs, rng):
+    def suggested(judge, space, known, runs, rng, whole):
         judge.meter.charge("grafs", 2 * STEPS, 0.0)
         return first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from softknee._errors import UsageError
@@ -57,7 +58,12 @@ def check(
 
 def least(task: Task) -> float:
     """Return the full runs that the shortest search costs."""
-    return Settings("clean", "drnas", RATE, TICKS).price(task) / task.run_steps
+    return usual(TICKS).price(task) / task.run_steps
+
+
+def usual(steps: int) -> Settings:
+    """Return how `find` searches by default, in so many steps."""
+    return Settings("clean", "drnas", RATE, steps)
 
 
 def find(
@@ -90,7 +96,8 @@ def find(
         OptionError: An option is none of these.
         UsageError: The run is too short to be searched in.
     """
-    return [one.candidate for one in suggested(judge, space, known, runs, rng, bilevel, relaxation, rate)]
+    whole = Settings(bilevel, relaxation, rate, judge.task.run_steps)
+    return [one.candidate for one in suggested(judge, space, known, runs, rng, whole)]
 
 
 def suggested(
@@ -99,21 +106,29 @@ def suggested(
     known: Sequence[Candidate],
     runs: float,
     rng: np.random.Generator,
-    bilevel: Bilevel = "clean",
-    relaxation: Relaxation = "drnas",
-    rate: float = RATE,
+    whole: Settings,
 ) -> list[Individual]:
-    """Return what `find` finds, with the genotypes; its arguments are the same.
+    """Return what `find` finds, with the genotypes.
+
+    Args:
+        judge: As in `find`, and so on.
+        space: Likewise.
+        known: Likewise.
+        runs: Likewise.
+        rng: Likewise.
+        whole: How to search, in as many steps as a training run has.
+
+    Returns:
+        The most likely functions, best first.
 
     Raises:
         UsageError: The run is too short to be searched in.
     """
     task = judge.task
-    whole = Settings(bilevel, relaxation, rate, task.run_steps)
     times = max(1, int(runs * task.run_steps // whole.price(task)))
     if times == 1:
         spare = runs * task.run_steps - (whole.price(task) - 2 * whole.steps)
-        whole = Settings(bilevel, relaxation, rate, min(task.run_steps, max(0, int(spare / 2))))
+        whole = replace(whole, steps=min(task.run_steps, max(0, int(spare / 2))))
     if whole.steps < TICKS:
         raise UsageError(f"a search by gradients needs at least {TICKS} steps, and {whole.steps} may be spent")
     found: dict[Candidate, float] = {}

@@ -1,8 +1,9 @@
 """The default: a race where the budget is small, else evolution; in large spaces it begins with what gradients suggest.
 
-What `benchmarks/search_quality.py` shows decides (docs/results/search.md). In the space of one core, evolution does
-best from ten runs on, and as well without the suggestions of gradients; a race takes fewer runs. In that of two, a
-search by gradients for the price of two runs does as well as nine draws, and evolution goes on from it.
+What `benchmarks/search_quality.py` shows decides (docs/results/search.md). In the space of one core, nothing does
+better than evolution from some ten runs on, which does as well without the suggestions of gradients; below, a race
+does. In that of two, a search by gradients for the price of two runs does as well as nine draws, and evolution goes on
+from it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softknee._search import evolve, halving
-from softknee._search.gradient import least, suggested
+from softknee._search.gradient import least, suggested, usual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ def find(
     before = judge.meter.spent
     if space.cores > 1 and runs >= WHOLE + LEFT and least(judge.task) <= WHOLE:
         with judge.meter.limited(WHOLE):
-            first = suggested(judge, space, known, WHOLE, rng)
+            first = suggested(judge, space, known, WHOLE, rng, usual(judge.task.run_steps))
     elif runs < FEWEST:
         return halving.find(judge, space, known, runs, rng)
     return evolve.evolved(judge, first, space, known, runs - (judge.meter.spent - before), rng)
