@@ -40,6 +40,10 @@ class Examples(ABC):
     def input_square(self) -> float:
         """Mean square of the inputs that are trained on."""
 
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Return inputs as a model takes them; `batches` yields them so, `test_inputs` are as they are stored."""
+        return inputs
+
     @abstractmethod
     def batches(self, order: torch.Generator, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and targets of an epoch, batch by batch.
