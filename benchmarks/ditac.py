@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 import softknee as sk
 from softknee._bench.model import build_model
-from softknee._bench.protocol import get_protocol
+from softknee._bench.protocols import get_protocol
 from softknee._bench.resnet import build_resnet20
 from softknee._card.cost import interleaved, ratio
 from softknee._catalogue import parse_choice

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softknee._bench.protocol import get_protocol
+from softknee._bench.protocols import get_protocol
 from softknee._report.files import write_atomic
 from softknee._report.table import number, probability
 from softknee._search.judge import Judge

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from softknee._bench import data
 from softknee._bench.model import build_mlp
-from softknee._bench.protocol import get_protocol
+from softknee._bench.protocols import get_protocol
 from softknee._bench.train import load_tensors, train_epoch
 from softknee._catalogue import parse_choice
 

@@ -19,7 +19,7 @@ def card(
     json: Annotated[Path | None, typer.Option(help="write the numbers to this JSON file")] = None,
 ) -> None:
     """Say what theory knows of activations: gains, edge of chaos, where gradients vanish; write a page of plots."""
-    from softknee._bench.protocol import expand_groups
+    from softknee._bench.protocols import expand_groups
     from softknee._card.card_page import card_page, cards_data, comparison
     from softknee._report.files import write_atomic
     from softknee._report.page import embedded_json

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from softknee._bench.model import activation_sites, build_model, count_costs, site_engines, site_width
-from softknee._bench.protocol import PROTOCOLS
+from softknee._bench.protocols import PROTOCOLS
 from softknee._bench.transformer import Block
 from softknee._catalogue import parse_choice
 

@@ -8,7 +8,8 @@ from test_train import TIMES
 
 from softknee._bench import plan as plan_module
 from softknee._bench.compare import bench
-from softknee._bench.protocol import PROTOCOLS, Recipe
+from softknee._bench.protocol import Recipe
+from softknee._bench.protocols import PROTOCOLS
 from softknee._bench.study import Study
 from softknee._errors import DataError, OptionError, StudyMismatch, UnknownActivation, UnknownProtocol, UsageError
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from softknee._bench.protocol import PROTOCOLS, Recipe, expand_groups, get_protocol
+from softknee._bench.protocol import Recipe
+from softknee._bench.protocols import PROTOCOLS, expand_groups, get_protocol
 from softknee._bench.runs import Job, RunSpec, finished_status, read_result, write_failure, write_result
 from softknee._errors import UnknownProtocol
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from torch import nn
 
-from softknee._bench.protocol import expand_groups
+from softknee._bench.protocols import expand_groups
 from softknee._card.card import card
 from softknee._card.card_figures import (
     SIZE,

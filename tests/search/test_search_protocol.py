@@ -7,7 +7,7 @@ import torch
 
 import softknee._search.protocol as bridge
 from softknee._bench.model import activation_sites
-from softknee._bench.protocol import PROTOCOLS
+from softknee._bench.protocols import PROTOCOLS
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._errors import UnknownProtocol, UsageError
 from softknee._search.task import Task

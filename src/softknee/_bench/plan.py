@@ -12,7 +12,7 @@ import torch
 
 from softknee._bench.manifest import check_same, held_study
 from softknee._bench.model import build_model, match_gains
-from softknee._bench.protocol import expand_groups, get_protocol
+from softknee._bench.protocols import expand_groups, get_protocol
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
 from softknee._bench.tasks import TASKS

@@ -10,7 +10,7 @@ import torch
 
 from softknee._bench.examples import Points
 from softknee._bench.model import build_model
-from softknee._bench.protocol import get_protocol
+from softknee._bench.protocols import get_protocol
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._bench.train import make_optimizer
 from softknee._catalogue import parse_choice

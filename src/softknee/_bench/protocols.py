@@ -1,0 +1,174 @@
+"""The protocols that come with softknee, groups of activations, and protocols from files."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from softknee._bench.protocol import Cell, Protocol, Recipe, Tuning
+from softknee._errors import UnknownProtocol, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_REGRESSION: Mapping[str, Any] = MappingProxyType({"batch_size": 98, "steps": 500, "optimizer": "adam"})
+_SETTING = "A 784-256-192-128-64-10 perceptron on Fashion-MNIST, SGD, batch 128, learning rate 0.001"
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol(
+                name="fashion-mlp",
+                title="MLP on Fashion-MNIST",
+                description=f"{_SETTING}, momentum 0.9, PyTorch's default initialization, one activation a layer.",
+                recipe=Recipe(),
+            ),
+            Protocol(
+                name="fashion-mlp-chapter",
+                title="MLP on Fashion-MNIST, as the chapter's code runs it",
+                description=f"{_SETTING}, momentum 0.8, PyTorch's default initialization, one activation instance "
+                "shared by all layers.",
+                recipe=Recipe(momentum=0.8, shared_activation=True),
+            ),
+            Protocol(
+                name="fashion-mlp-fair",
+                title="MLP on Fashion-MNIST, with matched gain and tuned rate",
+                description=f"{_SETTING} unless tuned, momentum 0.9, one activation a layer. Two initializations "
+                "(PyTorch's default; matched to the activation's gain) times two learning rates (the given one; one "
+                "tuned per activation on held-out training data), so that the cause of a difference can be told.",
+                recipe=Recipe(),
+                cells=(
+                    Cell(name="default-given", title="default init, given rate"),
+                    Cell(name="matched-given", title="matched gain, given rate", initialization="matched"),
+                    Cell(name="default-tuned", title="default init, tuned rate", rate="tuned"),
+                    Cell(
+                        name="matched-tuned",
+                        title="matched gain, tuned rate",
+                        initialization="matched",
+                        rate="tuned",
+                    ),
+                ),
+                tuning=Tuning(),
+            ),
+            Protocol(
+                name="fashion-cnn",
+                title="CNN on Fashion-MNIST",
+                description="Three 3 x 3 convolutions of 16, 32 and 64 channels with 2 x 2 maxima behind each, and a "
+                "linear layer, on Fashion-MNIST; SGD, batch 128, learning rate 0.05, momentum 0.9, PyTorch's default "
+                "initialization, one activation a layer.",
+                recipe=Recipe(model="cnn", widths=(784, 16, 32, 64, 10)),
+                learning_rate=0.05,
+                epochs=10,
+            ),
+            Protocol(
+                name="fashion-resnet8",
+                title="Small residual network on Fashion-MNIST",
+                description="A 3 x 3 convolution of 16 channels with stride 2 and three residual blocks of 16, 32 and "
+                "64 channels, batch norm before each activation, on Fashion-MNIST; SGD, batch 128, learning rate 0.1, "
+                "momentum 0.9, Kaiming-normal weights, one activation a place.",
+                recipe=Recipe(model="resnet", widths=(784, 16, 32, 64, 10)),
+                learning_rate=0.1,
+                epochs=8,
+            ),
+            Protocol(
+                name="fashion-vit",
+                title="Small vision transformer on Fashion-MNIST",
+                description="Two blocks of 32 features and 128 hidden units on patches of 4 x 4 pixels of "
+                "Fashion-MNIST; Adam, batch 128, learning rate 0.003, PyTorch's default initialization, one activation "
+                "a block.",
+                recipe=Recipe(model="vit", widths=(784, 128, 128, 10), optimizer="adam"),
+                learning_rate=3e-3,
+                epochs=8,
+            ),
+            Protocol(
+                name="digits-cnn",
+                title="CNN on handwritten digits",
+                description="Two 3 x 3 convolutions of 16 and 32 channels with 2 x 2 maxima behind each, and a linear "
+                "layer, on 8 x 8 digits; SGD, batch 64, learning rate 0.05, momentum 0.9, PyTorch's default "
+                "initialization, one activation a layer.",
+                recipe=Recipe(task="digits", model="cnn", widths=(64, 16, 32, 10), batch_size=64),
+                learning_rate=0.05,
+                epochs=20,
+            ),
+            Protocol(
+                name="text-char",
+                title="GPT on bytes of Python's own library",
+                description="A transformer of two blocks with 64 features and 256 hidden units tells the next byte of "
+                "sources of the running Python's library from 64 before it; Adam, 32 windows a step, 100 steps an "
+                "epoch, learning rate 0.002, one activation a block. Scored by the saving on files that were not "
+                "trained on: 8 less the cross entropy in bits per byte.",
+                recipe=Recipe(
+                    task="text", model="gpt", widths=(64, 256, 256, 256), batch_size=32, steps=100, optimizer="adam"
+                ),
+                learning_rate=2e-3,
+                epochs=6,
+            ),
+            Protocol(
+                name="gmm-2d",
+                title="Gaussian mixture in the plane",
+                description="A 2-12-12-5 perceptron on points of ten Gaussians in five classes; Adam, batch 100, "
+                "learning rate 0.005, PyTorch's default initialization, one activation a layer.",
+                recipe=Recipe(task="gmm-2d", widths=(2, 12, 12, 5), batch_size=100, optimizer="adam"),
+                learning_rate=5e-3,
+                epochs=100,
+            ),
+            Protocol(
+                name="regression-1d",
+                title="Regression of a function on an interval",
+                description="A 1-50-1 perceptron on 98 new points a step, 500 steps an epoch; Adam, learning rate "
+                "0.005, PyTorch's default initialization.",
+                recipe=Recipe(task="regression-1d", widths=(1, 50, 1), **_REGRESSION),
+                learning_rate=5e-3,
+                epochs=20,
+            ),
+            Protocol(
+                name="regression-2d",
+                title="Regression of a function on a square",
+                description="A 2-50-1 perceptron on 98 new points a step, 500 steps an epoch; Adam, learning rate "
+                "0.005, PyTorch's default initialization: the published regression of DiTAC.",
+                recipe=Recipe(task="regression-2d", widths=(2, 50, 1), **_REGRESSION),
+                learning_rate=5e-3,
+                epochs=20,
+            ),
+        )
+    }
+)
+
+# The published comparison's thirteen. Its Swish has a fixed beta; its STAF draws 25 terms from a standard normal.
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "chapter": (
+            "sigmoid",
+            "tanh",
+            "relu",
+            "gelu",
+            "mish",
+            "leaky_relu",
+            "silu",
+            "hardswish",
+            "swish[fixed]",
+            "prelu",
+            "rrelu",
+            "trainable_elu",
+            "staf[terms=25,initialization=normal]",
+        )
+    }
+)
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return the protocol called `name`.
+
+    Raises:
+        UnknownProtocol: There is none; the message suggests close matches and lists all.
+    """
+    if name not in PROTOCOLS:
+        hint = did_you_mean(name, PROTOCOLS) or ";"
+        raise UnknownProtocol(f"no protocol named {name!r}{hint} there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def expand_groups(activations: Iterable[str]) -> list[str]:
+    """Replace names of groups, such as `chapter`, by their members; everything else stays as it is."""
+    return [member for text in activations for member in GROUPS.get(text, (text,))]
