@@ -86,7 +86,7 @@ def test_the_cnn_is_convolutions_maxima_and_a_linear_layer_with_parameters_by_ch
 
 
 def test_costs_of_the_cnn_are_those_counted_by_hand():
-    costs = count_costs(model_of("prelu", CNN), inputs=64)
+    costs = count_costs(model_of("prelu", CNN), shape=(64,))
     assert costs["multiply_adds"] == 64 * 9 * 8 + 16 * 9 * 8 * 16 + 4 * 16 * 3
     assert costs["activation_inputs"] == 64 * 8 + 16 * 16
     assert costs["parameters"] == (9 + 1) * 8 + (9 * 8 + 1) * 16 + (4 * 16 + 1) * 3 + 2
@@ -95,14 +95,14 @@ def test_costs_of_the_cnn_are_those_counted_by_hand():
 
 
 def test_layers_inside_of_activations_count_and_what_nobody_counts_has_no_price():
-    acon, plain = (count_costs(model_of(text, MLP), inputs=12) for text in ("meta_acon", "relu"))
+    acon, plain = (count_costs(model_of(text, MLP), shape=(12,)) for text in ("meta_acon", "relu"))
     inside = 2 * 8 * 16 + 2 * 24 * 16  # two layers with 16 units between them, at each place
     assert acon["multiply_adds"] == plain["multiply_adds"] + inside
     assert acon["activation_price"] is None
 
 
 def test_a_gated_pair_is_priced_by_its_outputs():
-    gated, plain = (count_costs(model_of(text, MLP), inputs=12) for text in ("swiglu", "relu"))
+    gated, plain = (count_costs(model_of(text, MLP), shape=(12,)) for text in ("swiglu", "relu"))
     assert gated["activation_inputs"] == 2 * plain["activation_inputs"]
     price = model_of("swiglu", MLP).activation_0._plans[0].price
     assert gated["activation_price"] == price * (8 + 24)
@@ -112,8 +112,8 @@ def test_one_instance_for_all_is_met_at_every_place():
     shared = Recipe(widths=(12, 8, 8, 3), shared_activation=True)
     model = model_of("prelu", shared)
     assert list(activation_sites(model)) == ["activation_0"]
-    assert count_costs(model, inputs=12)["activation_inputs"] == 16
-    assert site_engines(model, batch_size=4, inputs=12).keys() == {"activation_0"}
+    assert count_costs(model, shape=(12,))["activation_inputs"] == 16
+    assert site_engines(model, batch_size=4, shape=(12,)).keys() == {"activation_0"}
 
 
 def test_only_functions_of_single_elements_have_gains():
@@ -129,5 +129,5 @@ def test_engines_are_named_for_the_tensors_that_come():
         site.register_forward_hook(lambda s, given, _, name=name: seen.update({name: s.engine_for(given[0])}))
     model(torch.zeros(100, 64))
     met = dict(seen)  # counting, too, runs the model
-    assert site_engines(model, batch_size=100, inputs=64) == met
-    assert set(site_engines(model_of("maxout", CNN), batch_size=9, inputs=64).values()) == {"eager"}
+    assert site_engines(model, batch_size=100, shape=(64,)) == met
+    assert set(site_engines(model_of("maxout", CNN), batch_size=9, shape=(64,)).values()) == {"eager"}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from softknee._bench.model import activation_sites, build_model, count_costs, site_engines, site_width
+from softknee._bench.model import activation_sites, build_model, count_costs, example_shape, site_engines, site_width
 from softknee._bench.protocols import PROTOCOLS
 from softknee._bench.transformer import Block
 from softknee._catalogue import parse_choice
@@ -76,7 +76,7 @@ def test_weights_depend_on_the_seed_alone_and_the_callers_random_state_on_nothin
 @pytest.mark.parametrize("name", PLACES)
 def test_costs_are_counted_for_one_example_whole(name):
     """By the sizes of the layers, written out."""
-    costs = count_costs(built(name), inputs=recipe_of(name).widths[0])
+    costs = count_costs(built(name), shape=example_shape(recipe_of(name)))
     image = 14 * 14
     expected = {
         "fashion-resnet8": (
@@ -95,7 +95,7 @@ def test_costs_are_counted_for_one_example_whole(name):
 def test_the_engine_is_that_of_whole_batches():
     model = built("fashion-vit", "gelu")
     site = model.block_0.activation_0
-    assert set(site_engines(model, batch_size=128, inputs=784).values()) == {
+    assert set(site_engines(model, batch_size=128, shape=(784,)).values()) == {
         site.engine_for(torch.empty(128 * 49, 128))
     }
 

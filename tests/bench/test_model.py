@@ -18,7 +18,7 @@ def mlp(text, *, recipe=RECIPE, seed=0):
 
 
 def test_parameters_and_multiply_adds_are_those_of_the_published_model():
-    relu = count_costs(mlp("relu"), inputs=784)
+    relu = count_costs(mlp("relu"), shape=(784,))
     assert relu.pop("activation_price") > 0
     assert relu == {
         "parameters": 283_914,
@@ -31,7 +31,7 @@ def test_parameters_and_multiply_adds_are_those_of_the_published_model():
         ("prelu", SHARED, 1),
         ("prelu[per_channel]", RECIPE, 256 + 192 + 128 + 64),
     ):
-        assert count_costs(mlp(text, recipe=recipe), inputs=784)["activation_parameters"] == parameters
+        assert count_costs(mlp(text, recipe=recipe), shape=(784,))["activation_parameters"] == parameters
 
 
 def test_default_initialization_is_pytorchs_own():

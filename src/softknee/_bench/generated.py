@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from softknee._bench.data import VALIDATION_FRACTION
+from softknee._bench.data import VALIDATION_SHARE
 from softknee._bench.domain import Domain
 from softknee._bench.examples import Points, Tensors
 from softknee._bench.task import Facts, Task
@@ -149,7 +149,7 @@ class Mixture(Task):
         inputs, labels = self._points(self.train)
         test_inputs, test_labels = self._points(self.test)
         if split == "validation":
-            kept = round(self.train * (1 - VALIDATION_FRACTION))
+            kept = round(self.train * (1 - VALIDATION_SHARE))
             inputs, test_inputs = inputs[:kept], inputs[kept:]
             labels, test_labels = labels[:kept], labels[kept:]
         return Tensors(

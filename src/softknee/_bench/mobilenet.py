@@ -23,13 +23,22 @@ STAGES = (
 STEM, LAST = 32, 1280
 
 
-def build_mobilenet_v2(make_activation: MakeActivation, *, seed: int, classes: int = 10) -> nn.Sequential:
+def build_mobilenet_v2(
+    make_activation: MakeActivation,
+    *,
+    seed: int,
+    classes: int = 10,
+    expand_first: bool = False,
+    head_dropout: float = 0.0,
+) -> nn.Sequential:
     """Build the network with its weights, initialized as those of `build_resnet20`.
 
     Args:
         make_activation: From the number of channels to a new module; called for each of the 35 places in order.
         seed: Of the run.
         classes: Number of logits.
+        expand_first: Whether the first block, which widens by 1, has its 1 x 1 convolution nevertheless.
+        head_dropout: Before the classifier.
 
     Returns:
         Layers from the stem to the classifier; `(batch, 3, 32, 32)` in, logits out.
@@ -42,12 +51,14 @@ def build_mobilenet_v2(make_activation: MakeActivation, *, seed: int, classes: i
         for index in range(blocks):
             stride = 1 if index else first
             layers[f"block_{stage}_{index}"] = Bottleneck(
-                inputs, outputs, expansion, stride, make_activation, generator
+                inputs, outputs, expansion, stride, make_activation, generator, always=expand_first
             )
             inputs = outputs
     layers["last"] = _normalized(inputs, LAST, 1, 1, make_activation, generator)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
+    if head_dropout:
+        layers["dropout"] = nn.Dropout(head_dropout)
     layers["classifier"] = linear(LAST, classes, generator)
     return nn.Sequential(layers)
 
@@ -58,10 +69,11 @@ class Bottleneck(nn.Module):
     Args:
         inputs: Channels that come in.
         outputs: Channels that go out.
-        expansion: How many times wider it is inside; at 1 the layer that widens is left out.
+        expansion: How many times wider it is inside; at 1 the layer that widens is left out, unless `always`.
         stride: Of the convolution inside; a shortcut is added at stride 1 where the channels match.
         make_activation: As in `build_mobilenet_v2`.
         generator: Source of the weights.
+        always: Whether the layer that widens is there at 1, too.
     """
 
     def __init__(
@@ -72,12 +84,14 @@ class Bottleneck(nn.Module):
         stride: int,
         make_activation: MakeActivation,
         generator: torch.Generator,
+        *,
+        always: bool = False,
     ) -> None:
         super().__init__()
         inner = inputs * expansion
         self.has_shortcut = stride == 1 and inputs == outputs
         self.expand: nn.Module = nn.Identity()
-        if expansion != 1:
+        if always or expansion != 1:
             self.expand = _normalized(inputs, inner, 1, 1, make_activation, generator)
         self.depthwise = _normalized(inner, inner, 3, stride, make_activation, generator, groups=inner)
         self.project = nn.Sequential(convolution(inner, outputs, 1, 1, generator), nn.BatchNorm2d(outputs))

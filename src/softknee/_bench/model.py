@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from softknee._bench.activations import build_activation, has_curve, units_before
+from softknee._bench.networks import NETWORKS, SHAPE, build_network
 from softknee._bench.resnet import build_resnet
 from softknee._bench.streams import Stream, stream_generator, stream_seed
 from softknee._bench.transformer import build_gpt, build_vit
@@ -20,7 +21,7 @@ from softknee._errors import UsageError
 from softknee.nn.evaluated import Evaluated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -45,13 +46,19 @@ def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
         seed: Of the run.
 
     Returns:
-        `(batch, widths[0])` in, `(batch, widths[-1])` out, or as much for each number in. Each `activation_i` stands
-        behind its `linear_i` or `convolution_i`, some of them in blocks, and a linear layer is the last.
+        `(batch, *example_shape(recipe))` in, `(batch, widths[-1])` out, or as much for each number in. Each
+        `activation_i` stands behind its `linear_i` or `convolution_i`, some of them in blocks, and a linear layer is
+        the last.
 
     Raises:
         UsageError: The activation does not fit.
     """
     return BUILDERS[recipe.model](recipe, choice, seed=seed)
+
+
+def example_shape(recipe: Recipe) -> tuple[int, ...]:
+    """Return the shape of an example as the model of a recipe takes it."""
+    return SHAPE if recipe.model in NETWORKS else recipe.widths[:1]
 
 
 def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
@@ -82,7 +89,14 @@ def build_cnn(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
 
 
 BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = MappingProxyType(
-    {"mlp": build_mlp, "cnn": build_cnn, "resnet": build_resnet, "vit": build_vit, "gpt": build_gpt}
+    {
+        "mlp": build_mlp,
+        "cnn": build_cnn,
+        "resnet": build_resnet,
+        "vit": build_vit,
+        "gpt": build_gpt,
+        **dict.fromkeys(NETWORKS, build_network),
+    }
 )
 
 
@@ -118,7 +132,8 @@ def _drawn(
 
 def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
     """Return the distinct activation instances by the path of their first place."""
-    return {path: module for path, module in model.named_modules() if path.split(".")[-1].startswith("activation_")}
+    names = ((path, module, path.split(".")[-1]) for path, module in model.named_modules())
+    return {path: module for path, module, name in names if name == "activation" or name.startswith("activation_")}
 
 
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:
@@ -130,9 +145,9 @@ def site_gains(model: nn.Sequential) -> dict[str, Gain]:
     }
 
 
-def site_engines(model: nn.Sequential, *, batch_size: int, inputs: int) -> dict[str, str]:
+def site_engines(model: nn.Sequential, *, batch_size: int, shape: Sequence[int]) -> dict[str, str]:
     """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
-    first = {meeting.site: meeting.shape for meeting in reversed(_meetings(model, inputs)[0])}
+    first = {meeting.site: meeting.shape for meeting in reversed(_meetings(model, shape)[0])}
     return {
         name: site.engine_for(torch.empty(batch_size * first[site][0], *first[site][1:]))
         if isinstance(site, Evaluated)
@@ -172,19 +187,19 @@ def match_gains(model: nn.Sequential, *, input_square: float, seed: int) -> None
             factor = by_module[id(layer)]
 
 
-def count_costs(model: nn.Sequential, *, inputs: int) -> dict[str, int | None]:
+def count_costs(model: nn.Sequential, *, shape: Sequence[int]) -> dict[str, int | None]:
     """Count parameters, those of the activations among them, and what one example costs.
 
     Args:
         model: From `build_model`.
-        inputs: Numbers in an example.
+        shape: Of an example.
 
     Returns:
         `parameters` and `activation_parameters`; `multiply_adds` of linear layers and convolutions;
         `activation_inputs`, elements that go through activations, and their `activation_price`: vector instructions for
         all of them, forward and backward, as their formulas are written, None where nobody counts them.
     """
-    met, multiply_adds = _meetings(model, inputs)
+    met, multiply_adds = _meetings(model, shape)
     prices = [price for meeting in met if (price := meeting.price) is not None]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -224,7 +239,7 @@ class _Meeting(NamedTuple):
 
 
 @torch.no_grad()
-def _meetings(model: nn.Sequential, inputs: int) -> tuple[list[_Meeting], int]:
+def _meetings(model: nn.Sequential, shape: Sequence[int]) -> tuple[list[_Meeting], int]:
     """Return the activations an example meets on its way, and the number of multiply-adds."""
     met: list[_Meeting] = []
     products: list[int] = []
@@ -239,7 +254,7 @@ def _meetings(model: nn.Sequential, inputs: int) -> tuple[list[_Meeting], int]:
     hooks = [site.register_forward_hook(note) for site in activation_sites(model).values()]
     hooks += [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, WEIGHTED)]
     mode = model.training
-    model.eval()(torch.zeros(1, inputs))
+    model.eval()(torch.zeros(1, *shape))
     model.train(mode)
     for hook in hooks:
         hook.remove()

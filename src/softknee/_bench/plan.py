@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from softknee._bench.manifest import check_same, held_study
-from softknee._bench.model import build_model, match_gains
+from softknee._bench.model import build_model, example_shape, match_gains
 from softknee._bench.protocols import expand_groups, get_protocol
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
@@ -176,7 +176,7 @@ def _check_fits(plan: Plan, choice: Choice) -> None:
     recipe = plan.protocol.recipe
     try:
         model = build_model(recipe, choice, seed=plan.seeds[0])
-        model.eval()(torch.zeros(1, recipe.widths[0]))
+        model.eval()(torch.zeros(1, *example_shape(recipe)))
         if choice.spec.kind != "elementwise" and any(cell.initialization == "matched" for cell in plan.protocol.cells):
             match_gains(model, input_square=1.0, seed=plan.seeds[0])
     except UsageError as error:

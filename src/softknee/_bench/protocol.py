@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 InitializationName = Literal["default", "matched"]
-TaskName = Literal["fashion-mnist", "digits", "text", "gmm-2d", "regression-1d", "regression-2d"]
-ModelName = Literal["mlp", "cnn", "resnet", "vit", "gpt"]
+TaskName = Literal[
+    "fashion-mnist", "digits", "text", "gmm-2d", "regression-1d", "regression-2d", "cifar10", "cifar100", "fashion-rgb"
+]
+ModelName = Literal["mlp", "cnn", "resnet", "vit", "gpt", "resnet20", "vgg16-bn", "mobilenetv2"]
 OptimizerName = Literal["sgd", "adam"]
 RateSource = Literal["given", "tuned"]
 
@@ -20,7 +22,10 @@ class Frozen(BaseModel):
 
 
 # Fields that came later than runs did; at their defaults they are left out, so that those runs keep their keys.
-_LATER = ("task", "model", "optimizer", "steps")
+_LATER = (
+    *("task", "model", "optimizer", "steps", "weight_decay", "schedule", "augmented"),
+    *("normalization", "shortcut", "expand_first", "head_dropout"),
+)
 
 
 class Recipe(Frozen):
@@ -30,14 +35,23 @@ class Recipe(Frozen):
         task: What is learned, one of `softknee._bench.tasks.TASKS`.
         model: `"mlp"`; on square grey images `"cnn"` (3 x 3 convolutions with pooling behind each), `"resnet"`
             (residual blocks, each but the first at half the size) and `"vit"` (a transformer of patches); `"gpt"`, a
-            transformer of bytes.
+            transformer of bytes; on images in colour of 32 x 32 the public protocol's `"resnet20"`, `"vgg16-bn"` and
+            `"mobilenetv2"`.
         widths: Inputs, what each hidden layer hands on (units, or channels of a convolution or block; hidden units of a
-            transformer's block, which has a fourth as many features), and outputs.
+            transformer's block, which has a fourth as many features), and outputs. Networks of the public protocol have
+            inputs and outputs alone.
         shared_activation: One activation instance for all hidden layers of `"mlp"` and `"cnn"` instead of one each.
         batch_size: Examples a step; where an epoch goes through a fixed set, the last, smaller batch is kept.
         steps: Of an epoch, where a task draws new examples for every step.
-        optimizer: `"sgd"`, or `"adam"` with its usual constants; without weight decay.
+        optimizer: `"sgd"`, or `"adam"` with its usual constants.
         momentum: Of SGD.
+        weight_decay: Of all parameters, those of activations too.
+        schedule: Of the learning rate: `"constant"`, or `"cosine"` to 0 at the end, a step each epoch.
+        augmented: Whether images in colour are cropped and flipped.
+        normalization: Constants of CIFAR-10: `"exact"`, or the `"common"` smaller deviations.
+        shortcut: Of `"resnet20"` where the shape changes: `"projection"` or `"padding"`.
+        expand_first: Whether the first block of `"mobilenetv2"` has the convolution that widens by 1.
+        head_dropout: Before the classifier of `"mobilenetv2"`.
     """
 
     task: TaskName = "fashion-mnist"
@@ -48,6 +62,13 @@ class Recipe(Frozen):
     steps: int = 0
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    augmented: bool = False
+    normalization: Literal["exact", "common"] = "exact"
+    shortcut: Literal["projection", "padding"] = "projection"
+    expand_first: bool = False
+    head_dropout: float = 0.0
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

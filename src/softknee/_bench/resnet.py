@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import partial
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from softknee._bench.activations import build_activation, units_before
 from softknee._bench.layers import convolution, linear
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from softknee._bench.protocol import Recipe
     from softknee._catalogue import Choice
 
+    Shortcut = Literal["projection", "padding"]
+
 WIDTHS = (16, 32, 64)
 BLOCKS = 3
 
 
-def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int = 10) -> nn.Sequential:
+def build_resnet20(
+    make_activation: MakeActivation, *, seed: int, classes: int = 10, shortcut: Shortcut = "projection"
+) -> nn.Sequential:
     """Build the network with its weights.
 
     Convolutions are Kaiming-normal by `fan_out`, the classifier by `fan_in` with zero bias, for any activation alike.
@@ -36,6 +41,7 @@ def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int =
         make_activation: From the number of channels to a new module; called for each of the 19 places in order.
         seed: Of the run.
         classes: Number of logits.
+        shortcut: Where the shape changes: `"projection"`, or `"padding"` by zeros, without parameters.
 
     Returns:
         Layers from the stem to the classifier; `(batch, 3, 32, 32)` in, logits out.
@@ -49,7 +55,8 @@ def build_resnet20(make_activation: MakeActivation, *, seed: int, classes: int =
     for stage, outputs in enumerate(WIDTHS):
         for index in range(BLOCKS):
             stride = 2 if stage and not index else 1
-            layers[f"block_{stage}_{index}"] = BasicBlock(inputs, outputs, stride, make_activation, generator)
+            block = BasicBlock(inputs, outputs, stride, make_activation, generator, shortcut=shortcut)
+            layers[f"block_{stage}_{index}"] = block
             inputs = outputs
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
@@ -104,6 +111,7 @@ class BasicBlock(nn.Module):
         make_activation: As in `build_resnet20`.
         generator: Source of the weights.
         before: From the channels that an activation hands on to those it gets; as many by default.
+        shortcut: As in `build_resnet20`.
     """
 
     def __init__(
@@ -115,6 +123,7 @@ class BasicBlock(nn.Module):
         generator: torch.Generator,
         *,
         before: Callable[[int], int] = _as_many,
+        shortcut: Shortcut = "projection",
     ) -> None:
         super().__init__()
         given = before(outputs)
@@ -124,7 +133,9 @@ class BasicBlock(nn.Module):
         self.convolution_1 = convolution(outputs, given, 3, 1, generator)
         self.norm_1 = nn.BatchNorm2d(given)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != given:
+        if shortcut == "padding" and (stride != 1 or inputs != given):
+            self.shortcut = Padded(given - inputs, stride)
+        elif stride != 1 or inputs != given:
             projection = convolution(inputs, given, 1, stride, generator)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(given))
         self.activation_1 = make_activation(outputs)
@@ -142,3 +153,20 @@ class BasicBlock(nn.Module):
         residual = self.norm_1(self.convolution_1(residual))
         result: Tensor = self.activation_1(residual + self.shortcut(x))
         return result
+
+
+class Padded(nn.Module):
+    """A shortcut without parameters: every so many pixels, and channels of zeros behind.
+
+    Args:
+        channels: How many are added.
+        stride: In both directions.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(batch, inputs + channels, height / stride, width / stride)`."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.channels))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
-from softknee._bench.model import build_model, count_costs, match_gains, site_engines, site_gains
+from softknee._bench.model import build_model, count_costs, example_shape, match_gains, site_engines, site_gains
 from softknee._bench.record import History, environment, history_fields, shape_fields, trained_shapes
 from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
@@ -94,9 +94,9 @@ class _Run:
             raise DataError(f"the data in {job.source} changed while the study ran")
         self.model = _initial_model(self.spec, self.data)
         self.gains = [{"site": site, **_plain(gain)} for site, gain in site_gains(self.model).items()]
-        inputs = self.recipe.widths[0]
-        self.engines = site_engines(self.model, batch_size=self.recipe.batch_size, inputs=inputs)
-        self.counts = count_costs(self.model, inputs=inputs)
+        shape = example_shape(self.recipe)
+        self.engines = site_engines(self.model, batch_size=self.recipe.batch_size, shape=shape)
+        self.counts = count_costs(self.model, shape=shape)
         self.optimizer = make_optimizer(self.model.parameters(), self.recipe, self.spec.learning_rate)
         self.history = History(before=trained_shapes(self.model))
         self.history.note_parameters(self.model)
@@ -110,7 +110,7 @@ class _Run:
                 _save(self.folder / weights_name(epoch), self.model.state_dict())
             self._checkpoint()
             yield epoch, self.history.test_score[-1]
-        fields = self.data.final_fields(evaluate(self.model, self.data.test_inputs))
+        fields = self.data.final_fields(self._outputs())
         if self.data.domain is not None:
             points = torch.from_numpy(self.data.domain.grid()).float()
             fields["drawn"] = self.data.drawn(evaluate(self.model, points))
@@ -121,11 +121,12 @@ class _Run:
         start = time.perf_counter()
         torch.default_generator.manual_seed(stream_seed(self.spec.seed, Stream.NOISE, epoch))
         order = stream_generator(self.spec.seed, Stream.ORDER, epoch)
+        set_rate(self.optimizer, self.recipe, self.spec.learning_rate, done=(epoch - 1) / self.spec.epochs)
         trained = train_epoch(self.model, self.optimizer, self.data, order, self.recipe.batch_size, self.recipe.steps)
         trained_at = time.perf_counter()
         if not math.isfinite(trained.loss):
             return False
-        outputs, targets = evaluate(self.model, self.data.test_inputs), self.data.test_targets
+        outputs, targets = self._outputs(), self.data.test_targets
         test_loss = self.data.loss(outputs.double(), targets).item()
         if not math.isfinite(test_loss):
             return False
@@ -138,6 +139,9 @@ class _Run:
         history.step_seconds.append((trained_at - start) / trained.steps)
         history.seconds.append(time.perf_counter() - start)
         return True
+
+    def _outputs(self) -> Tensor:
+        return evaluate(self.model, self.data.test_inputs, self.data.prepare)
 
     def _finish(self, status: Status, **fields: Any) -> Status:
         recorded = history_fields(self.history, self.metric)
@@ -214,17 +218,41 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the outputs in eval mode: `(n, outputs)`."""
+def evaluate(model: nn.Module, inputs: Tensor, prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs) -> Tensor:
+    """Return the outputs in eval mode.
+
+    Args:
+        model: In any mode.
+        inputs: `(n, ...)`, as they are stored.
+        prepare: Makes of some of them what the model takes.
+
+    Returns:
+        `(n, outputs)`.
+    """
     model.eval()
-    return torch.cat([model(part) for part in inputs.split(EVALUATION_BATCH)])
+    return torch.cat([model(prepare(part)) for part in inputs.split(EVALUATION_BATCH)])
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, rate: float) -> torch.optim.Optimizer:
     """Return the optimizer of a recipe."""
+    decay = recipe.weight_decay
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, fused=True)
-    return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, fused=True)
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, rate: float, *, done: float) -> None:
+    """Set the learning rate of an epoch.
+
+    Args:
+        optimizer: From `make_optimizer`.
+        recipe: With the schedule.
+        rate: At the start.
+        done: Share of the run's epochs before this one.
+    """
+    factor = (1 + math.cos(math.pi * done)) / 2 if recipe.schedule == "cosine" else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = factor * rate
 
 
 def _initial_model(spec: RunSpec, examples: Examples) -> nn.Sequential:
