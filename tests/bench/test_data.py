@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from softknee._bench import data
-from softknee._errors import DataError
+from softknee._errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -91,26 +95,33 @@ def test_missing_file_and_folder_are_named(folder, tmp_path):
 
 def test_download_that_fails_says_what_else_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "DEBIAN", tmp_path / "absent")
-    monkeypatch.setattr(data, "ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(data, "ADDRESSES", ("http://127.0.0.1:9/", "http://localhost:9/"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(DataError, match="could not be downloaded.*dataset-fashion-mnist.*--data mini"):
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    with pytest.raises(DataError) as caught:
         data.load("full")
+    assert str(caught.value) == (
+        "Fashion-MNIST (31 MB, 55 MB unpacked): train-images-idx3-ubyte.gz could not be downloaded "
+        "(http://127.0.0.1:9/: cannot be reached; http://localhost:9/: cannot be reached); `apt-get install "
+        "dataset-fashion-mnist`, or download the four files from http://127.0.0.1:9/ elsewhere and give their folder "
+        "(--data FOLDER), or use the embedded subset (--data mini)"
+    )
 
 
 def test_downloaded_files_are_checked_and_used(folder, tmp_path, monkeypatch, mini):
     """The download path for real, from a local server that holds files of the same format."""
-    import hashlib
     import threading
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     sums = tuple(hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest() for name in data.FILES)
     monkeypatch.setattr(data, "DEBIAN", tmp_path / "absent")
-    monkeypatch.setattr(data, "ADDRESS", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(data, "ADDRESSES", ("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_port}/"))
     monkeypatch.setattr(data, "PACKED_SUMS", sums)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     try:
         assert data.load("full").fingerprint == mini.fingerprint
         monkeypatch.setattr(data, "PACKED_SUMS", ("0" * 32, *sums[1:]))
@@ -128,3 +139,41 @@ def test_validation_split_is_stratified_disjoint_and_leaves_the_test_set_out(min
     assert sorted(map(bytes, together)) == sorted(map(bytes, mini.train_images.reshape(10_000, -1)))
     again = mini.validation()
     np.testing.assert_array_equal(split.test_images, again.test_images)
+
+
+def test_default_split_is_the_one_of_earlier_results(mini):
+    """The digest was taken before another share could be held out."""
+    split = mini.validation()
+    digest = hashlib.sha256(split.test_images.tobytes() + split.train_images.tobytes()).hexdigest()
+    assert digest == "13b39eb35f3c4747ff9b4a195fa723e0e889a7b4e99d8322ac3fdcb0ec2f0590"
+    assert split.classes == mini.classes == data.CLASSES
+
+
+@given(share=st.floats(0.001, 0.999))
+def test_any_share_is_held_out_of_each_class(mini, share):
+    split = mini.validation(share)
+    assert np.bincount(split.test_labels, minlength=10).tolist() == [round(share * 1000)] * 10
+    assert len(split.train_labels) + len(split.test_labels) == 10_000
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 5000, float("nan")])
+def test_a_share_is_part_of_a_whole(mini, share):
+    with pytest.raises(UsageError, match=f"the share held out lies above 0 and below 1, got {share}"):
+        mini.validation(share)
+
+
+@given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
+def test_idx_holds_bytes_of_any_shape(values):
+    stream = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    np.testing.assert_array_equal(data.read_idx(stream), values, strict=True)
+    for broken in (stream + b"\0", stream[:-1]):
+        with pytest.raises(DataError, match="an IDX stream of "):
+            data.read_idx(broken)
+
+
+def test_idx_of_other_types_is_refused():
+    for stream, got in ((b"\0\0\x0d\x01\0\0\0\0", "00 00 0d"), (b"\x1f\x8b\x08\0", "1f 8b 08"), (b"", "nothing")):
+        with pytest.raises(DataError, match=f"an IDX stream of unsigned bytes begins with 00 00 08, got {got}"):
+            data.read_idx(stream)
+    with pytest.raises(DataError, match=r"an IDX stream of shape \(2, 3\) has 18 bytes, got 17"):
+        data.read_idx(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5]))

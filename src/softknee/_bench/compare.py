@@ -162,7 +162,7 @@ class _Conductor:
     def _trial(self, label: str, initialization: InitializationName, rate: float) -> list[Job]:
         tuning = self.plan.protocol.tuning
         return [
-            self.plan.job(label, seed, initialization=initialization, rate=rate, split="validation")
+            self.plan.job(label, seed, initialization=initialization, rate=rate, tunes=True)
             for seed in (tuning.seeds if tuning else ())
         ]
 

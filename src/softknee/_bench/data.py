@@ -1,4 +1,4 @@
-"""Fashion-MNIST: the embedded subset, a folder on this machine, or a checksummed download.
+"""Sets of images, and Fashion-MNIST: the embedded subset, a folder on this machine, or a checksummed download.
 
 The pixels of every source are checked against the published MD5 sums of the unpacked streams, so a result never comes
 from damaged or exchanged data, and the same data have the same fingerprint wherever they lay.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softknee._errors import DataError
-from softknee._extras import require
+from softknee._bench.download import fetch
+from softknee._errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,11 @@ CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 EMBEDDED = Path(__file__).parent / "embedded"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+# Tried in turn.
+ADDRESSES = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+)
 
 # MD5 and size of the unpacked streams, in the order of FILES.
 FULL_SUMS = (
@@ -47,20 +52,22 @@ PACKED_SUMS = (
     "bef4ecab320f06d8554ea6380940ec79",
     "bb300cfdad3c16e7a12a480ee83cd310",
 )
-VALIDATION_FRACTION = 1 / 6
+VALIDATION_SHARE = 1 / 6
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Grey images and labels, split into training and evaluation parts.
+    """Images and labels, split into training and evaluation parts.
 
     Attributes:
-        name: `"mini"`, `"full"` or `"folder"`.
-        fingerprint: SHA-256 over the unpacked streams, hexadecimal.
-        train_images: `(n, 28, 28)` uint8.
+        name: Of the set or, for Fashion-MNIST, of its source: `"mini"`, `"full"` or `"folder"`.
+        fingerprint: SHA-256 of the images and labels, hexadecimal: of the unpacked streams of idx files, or as
+            `softknee._bench.cifar.load` says.
+        train_images: uint8, `(n, height, width)` if grey, `(n, 3, height, width)` if red, green and blue.
         train_labels: `(n,)` uint8.
-        test_images: `(m, 28, 28)` uint8.
+        test_images: `(m, ...)` uint8, as those to train on.
         test_labels: `(m,)` uint8.
+        classes: Their names by label; empty where labels are their own names.
     """
 
     name: str
@@ -69,19 +76,37 @@ class ImageData:
     train_labels: NDArray[np.uint8]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.uint8]
+    classes: tuple[str, ...] = ()
 
-    def validation(self) -> ImageData:
-        """Return a stratified split of the training part: the rest to train on, a sixth to evaluate on.
+    def validation(self, share: float = VALIDATION_SHARE) -> ImageData:
+        """Return a stratified split of the training part: the rest to train on, a share of each class to evaluate on.
 
         The split is the same for every seed, and the test part is not in it.
+
+        Args:
+            share: What to hold out, above 0 and below 1; 0.1 makes 45,000 and 5,000 of CIFAR's 50,000.
+
+        Returns:
+            The two parts of the training part, with the fingerprint of the whole.
+
+        Raises:
+            UsageError: The share is out of its range.
         """
+        if not 0 < share < 1:
+            raise UsageError(f"the share held out lies above 0 and below 1, got {share}")
         held = np.zeros(len(self.train_labels), dtype=bool)
         for label in np.unique(self.train_labels):
             members = np.flatnonzero(self.train_labels == label)
             shuffled = np.random.default_rng(int(label)).permutation(members)
-            held[shuffled[: round(VALIDATION_FRACTION * len(members))]] = True
+            held[shuffled[: round(share * len(members))]] = True
         images, labels = self.train_images, self.train_labels
-        return ImageData(self.name, self.fingerprint, images[~held], labels[~held], images[held], labels[held])
+        return replace(
+            self,
+            train_images=images[~held],
+            train_labels=labels[~held],
+            test_images=images[held],
+            test_labels=labels[held],
+        )
 
 
 def load(source: str) -> ImageData:
@@ -106,10 +131,25 @@ def load(source: str) -> ImageData:
 
 
 def read_idx(stream: bytes) -> NDArray[np.uint8]:
-    """Decode an IDX stream of unsigned bytes into an array of the shape its header states."""
-    rank = stream[3]
-    shape = [int.from_bytes(stream[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(rank)]
-    return np.frombuffer(stream, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    """Decode an IDX stream of unsigned bytes into an array of the shape its header states.
+
+    Args:
+        stream: Two zeros, the type (8), the rank, the sizes as big-endian integers of four bytes, the values.
+
+    Returns:
+        The values.
+
+    Raises:
+        DataError: The stream begins otherwise, or its length is not what its header states.
+    """
+    if len(stream) < 4 or stream[:3] != b"\0\0\x08":
+        raise DataError(f"an IDX stream of unsigned bytes begins with 00 00 08, got {stream[:3].hex(' ') or 'nothing'}")
+    values = 4 + 4 * stream[3]
+    shape = [int.from_bytes(stream[place : place + 4], "big") for place in range(4, values, 4)]
+    expected = values + math.prod(shape)
+    if len(stream) != expected:
+        raise DataError(f"an IDX stream of shape {tuple(shape)} has {expected:,} bytes, got {len(stream):,}")
+    return np.frombuffer(stream, np.uint8, offset=values).reshape(shape)
 
 
 def unpack(folder: Path, name: str) -> tuple[Path, bytes]:
@@ -140,7 +180,8 @@ def _read(folder: Path, sums: tuple[tuple[str, int], ...], name: str) -> ImageDa
         verify(path, stream, md5, size)
         digest.update(stream)
         arrays.append(read_idx(stream))
-    return ImageData(name, digest.hexdigest(), *arrays)
+    images, labels, test_images, test_labels = arrays
+    return ImageData(name, digest.hexdigest(), images, labels, test_images, test_labels, CLASSES)
 
 
 def verify(path: Path, stream: bytes, md5: str, size: int) -> None:
@@ -168,19 +209,12 @@ def _find_folder(root: Path) -> Path:
 
 
 def _download() -> Path:
-    pooch = require("pooch", extra="bench")
-    packed = [f"{name}.gz" for name in FILES]
-    cache = pooch.create(
-        path=pooch.os_cache("softknee") / "fashion-mnist",
-        base_url=ADDRESS,
-        registry={name: f"md5:{md5}" for name, md5 in zip(packed, PACKED_SUMS, strict=True)},
-    )
+    packed = {f"{name}.gz": f"md5:{md5}" for name, md5 in zip(FILES, PACKED_SUMS, strict=True)}
     try:
-        for name in packed:
-            cache.fetch(name)
-    except (OSError, ValueError) as error:
+        return fetch(packed, addresses=ADDRESSES, folder="fashion-mnist")
+    except DataError as error:
         raise DataError(
-            f"Fashion-MNIST could not be downloaded ({error}); install Debian's dataset-fashion-mnist, "
-            "give a folder that holds it, or use the embedded subset (--data mini)"
+            f"Fashion-MNIST (31 MB, 55 MB unpacked): {error}; `apt-get install dataset-fashion-mnist`, or download the "
+            f"four files from {ADDRESSES[0]} elsewhere and give their folder (--data FOLDER), or use the embedded "
+            "subset (--data mini)"
         ) from error
-    return Path(cache.path)

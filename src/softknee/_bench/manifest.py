@@ -84,7 +84,8 @@ def check_same(plan: Plan, held: Mapping[str, Any]) -> None:
 
 
 def _described(plan: Plan) -> dict[str, Any]:
-    return {"protocol": plan.protocol.model_dump(mode="json"), "data": asdict(plan.data), "epochs": plan.epochs}
+    about = {"protocol": plan.protocol.model_dump(mode="json"), "data": asdict(plan.data), "epochs": plan.epochs}
+    return {**about, "split": plan.split}
 
 
 def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
         "data": f"{'new' if data['train'] is None else format(data['train'], ',')} + {data['test']:,} examples "
         f"({data['fingerprint'][:8]})",
         "recipe": protocol["recipe"],
+        "split": study.get("split", "test"),
         "learning rate": protocol["learning_rate"],
         "set of conditions": [{**cell, "title": ""} for cell in protocol["cells"]],
         "tuning": protocol["tuning"],

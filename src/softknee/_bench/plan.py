@@ -45,6 +45,7 @@ class Plan:
         reference: Label of the activation the others are compared with.
         margin: Differences within it count as equivalent.
         save_epochs: Epochs after which weights are kept.
+        split: What is evaluated on: the test part, or `"validation"`, a part held out of the training part.
     """
 
     protocol: Protocol
@@ -57,6 +58,7 @@ class Plan:
     reference: str
     margin: float
     save_epochs: tuple[int, ...]
+    split: Split
 
     @property
     def task(self) -> Task:
@@ -82,10 +84,10 @@ class Plan:
         return {choice.label: choice.definition for choice in self.choices}
 
     def job(
-        self, activation: str, seed: int, *, initialization: InitializationName, rate: float, split: Split = "test"
+        self, activation: str, seed: int, *, initialization: InitializationName, rate: float, tunes: bool = False
     ) -> Job:
-        """Return one run of this study; tuning runs are the ones with `split="validation"`."""
-        tuning = self.protocol.tuning if split == "validation" else None
+        """Return one run of this study; `tunes` for one that helps to choose a rate."""
+        tuning = self.protocol.tuning if tunes else None
         spec = RunSpec(
             protocol=self.protocol.name,
             recipe=self.protocol.recipe,
@@ -95,7 +97,7 @@ class Plan:
             initialization=initialization,
             learning_rate=rate,
             epochs=tuning.epochs(self.epochs) if tuning else self.epochs,
-            split=split,
+            split="validation" if tuning else self.split,
             data=self.data.fingerprint,
             kernels=kernel_level(),
             save_epochs=() if tuning else self.save_epochs,
@@ -123,6 +125,7 @@ def make_plan(
     reference: str | None,
     margin: float | None,
     save_epochs: Sequence[int],
+    split: Split = "test",
 ) -> Plan:
     """Check everything that can be wrong with a request and load the data; nothing is written.
 
@@ -150,7 +153,7 @@ def make_plan(
     plan = Plan(
         protocol=frozen,
         choices=choices,
-        seeds=tuple(range(seeds)),
+        seeds=frozen.first_seeds(seeds),
         epochs=length,
         source=source,
         data=task.facts(source),
@@ -158,6 +161,7 @@ def make_plan(
         reference=_reference(reference, choices),
         margin=float(margin),
         save_epochs=tuple(sorted(set(save_epochs))),
+        split=split,
     )
     if held is not None:
         check_same(plan, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, count, islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -129,6 +130,10 @@ class Protocol(Frozen):
         epochs: Default length of a run.
         cells: The conditions, in the order of the report; the first is ranked first.
         tuning: How rates are chosen where a cell wants them tuned.
+        seeds: Those that come first; all others from 0 on come behind.
+        budget: How many parameters a model may have, as a multiple of those of the largest among the protocol's
+            baselines, which have no parameters of their own; None for any number.
+        options: Fields of the recipe that a study may set otherwise, open points of what was published.
     """
 
     name: str
@@ -139,3 +144,11 @@ class Protocol(Frozen):
     epochs: int = 15
     cells: tuple[Cell, ...] = (Cell(name="default-given", title="default initialization, given rate"),)
     tuning: Tuning | None = None
+    seeds: tuple[int, ...] = ()
+    budget: float | None = None
+    options: tuple[str, ...] = ()
+
+    def first_seeds(self, number: int) -> tuple[int, ...]:
+        """Return so many seeds."""
+        others = (seed for seed in count() if seed not in self.seeds)
+        return tuple(islice(chain(self.seeds, others), number))
