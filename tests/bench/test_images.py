@@ -23,8 +23,7 @@ def images(number: int = 12, *, channels: int = 3, augmented: bool = True, side:
         test_inputs=torch.randint(256, (4, channels, side, side), dtype=torch.uint8, generator=random),
         test_targets=torch.arange(4),
         classes=tuple(map(str, range(number))),
-        mean=MEAN[:channels],
-        std=STD[:channels],
+        constants={"exact": (MEAN[:channels], STD[:channels])},
         augmented=augmented,
     )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softknee._bench.domain import Domain
+    from softknee._bench.protocol import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,11 @@ class Examples(ABC):
     @abstractmethod
     def input_square(self) -> float:
         """Mean square of the inputs that are trained on."""
+
+    def under(self, recipe: Recipe) -> Examples:
+        """Return the examples as a recipe has them."""
+        del recipe
+        return self
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Return inputs as a model takes them; `batches` yields them so, `test_inputs` are as they are stored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,16 @@ import torch
 from torch.nn import functional as F
 
 from softknee._bench.examples import Tensors
+from softknee._errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
+
+    from softknee._bench.protocol import Recipe
+
+    Pixels = tuple[float, ...]
 
 # Of the public protocol: zeros around the raw image, from which a window of its size is taken.
 PADDING = 4
@@ -30,14 +35,33 @@ class Images(Tensors):
 
     Attributes:
         train_inputs: `(n, 1 or 3, height, width)` uint8; so are `test_inputs`.
-        mean: Of the pixels of each channel, from 0 to 1.
-        std: Their standard deviation.
+        constants: Mean and standard deviation of the pixels of each channel, from 0 to 1, by name.
+        normalization: Which of them are used.
         augmented: Whether images that are trained on are cropped and flipped.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmented: bool = True
+    constants: Mapping[str, tuple[Pixels, Pixels]]
+    normalization: str = "exact"
+    augmented: bool = False
+
+    def under(self, recipe: Recipe) -> Images:
+        """Return the images as a recipe has them.
+
+        Args:
+            recipe: Says how they are normalized, and whether they are augmented.
+
+        Returns:
+            The same images.
+
+        Raises:
+            OptionError: The set has no such constants.
+        """
+        if recipe.normalization not in self.constants:
+            raise OptionError(
+                f"normalization must be one of {', '.join(self.constants)} for these images, got "
+                f"{recipe.normalization!r}"
+            )
+        return replace(self, normalization=recipe.normalization, augmented=recipe.augmented)
 
     @property
     def input_square(self) -> float:
@@ -47,9 +71,8 @@ class Images(Tensors):
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Return images as a model takes them: `(n, 3, height, width)` float32 of mean 0 and variance 1."""
-        shift, scale = (
-            inputs.new_tensor(values, dtype=torch.float32).mul_(255)[:, None, None] for values in (self.mean, self.std)
-        )
+        constants = self.constants[self.normalization]
+        shift, scale = (inputs.new_tensor(one, dtype=torch.float32).mul_(255)[:, None, None] for one in constants)
         return ((inputs - shift) / scale).expand(-1, COLOURS, -1, -1)
 
     def batches(self, order: torch.Generator, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

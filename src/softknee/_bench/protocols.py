@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _REGRESSION: Mapping[str, Any] = MappingProxyType({"batch_size": 98, "steps": 500, "optimizer": "adam"})
+_PUBLIC: Mapping[str, Any] = MappingProxyType({"weight_decay": 5e-4, "schedule": "cosine", "augmented": True})
+_PUBLIC_TEXT = (
+    "SGD, batch 128, learning rate 0.1 with a cosine to 0, momentum 0.9, weight decay 5e-4 on all parameters, crops and "
+    "flips, Kaiming-normal weights, a new activation at each of"
+)
+_PUBLIC_RUN: Mapping[str, Any] = MappingProxyType(
+    {"learning_rate": 0.1, "epochs": 200, "seeds": (42, 123, 456), "budget": 1.05}
+)
 _SETTING = "A 784-256-192-128-64-10 perceptron on Fashion-MNIST, SGD, batch 128, learning rate 0.001"
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -105,6 +113,39 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 epochs=6,
             ),
             Protocol(
+                name="mls-resnet20-cifar10",
+                title="ResNet-20 on CIFAR-10",
+                description=f"MLS-Bench's first setting: {_PUBLIC_TEXT} 19 places.",
+                recipe=Recipe(task="cifar10", model="resnet20", widths=(3072, 10), **_PUBLIC),
+                options=("normalization", "shortcut"),
+                **_PUBLIC_RUN,
+            ),
+            Protocol(
+                name="mls-vgg16bn-cifar100",
+                title="VGG-16-BN on CIFAR-100",
+                description=f"MLS-Bench's second setting: {_PUBLIC_TEXT} 14 places.",
+                recipe=Recipe(task="cifar100", model="vgg16-bn", widths=(3072, 100), **_PUBLIC),
+                **_PUBLIC_RUN,
+            ),
+            Protocol(
+                name="mls-mobilenetv2-fmnist",
+                title="MobileNetV2 on Fashion-MNIST",
+                description=f"MLS-Bench's hidden setting: {_PUBLIC_TEXT} 35 places.",
+                recipe=Recipe(task="fashion-rgb", model="mobilenetv2", widths=(3072, 10), **_PUBLIC),
+                options=("expand_first", "head_dropout"),
+                **_PUBLIC_RUN,
+            ),
+            Protocol(
+                name="fashion-resnet20",
+                title="ResNet-20 on Fashion-MNIST",
+                description="The public protocol's ResNet-20 on Fashion-MNIST in 28 x 28, a short schedule: SGD, batch "
+                "128, learning rate 0.1 with a cosine to 0, momentum 0.9, weight decay 5e-4, crops and flips, "
+                "Kaiming-normal weights, one activation at each of 19 places.",
+                recipe=Recipe(task="fashion-rgb", model="resnet20", widths=(3072, 10), **_PUBLIC),
+                learning_rate=0.1,
+                epochs=8,
+            ),
+            Protocol(
                 name="gmm-2d",
                 title="Gaussian mixture in the plane",
                 description="A 2-12-12-5 perceptron on points of ten Gaussians in five classes; Adam, batch 100, "
@@ -152,7 +193,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rrelu",
             "trainable_elu",
             "staf[terms=25,initialization=normal]",
-        )
+        ),
+        # Those of the public benchmark, and the rectifiers that its table lacks.
+        "mls-baselines": ("gelu", "silu", "mish", "relu", "leaky_relu", "prelu"),
     }
 )
 

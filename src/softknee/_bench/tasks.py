@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._bench import data
+from softknee._bench.colour import ColourImages
 from softknee._bench.digits import Digits
 from softknee._bench.domain import Domain
 from softknee._bench.examples import Tensors
@@ -64,6 +65,9 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         task.name: task
         for task in (
             FASHION,
+            ColourImages("cifar10", ACCURACY, images="cifar10"),
+            ColourImages("cifar100", ACCURACY, images="cifar100"),
+            ColourImages("fashion-rgb", ACCURACY, images="fashion-mnist"),
             Digits("digits", ACCURACY),
             Text("text", SAVING, context=64, windows=512),
             Mixture(

@@ -89,7 +89,7 @@ class _Run:
         self.recipe: Recipe = job.spec.recipe
         self.folder: Path = job.folder
         self.metric = TASKS[self.recipe.task].metric
-        self.data = load_tensors(job.source, job.spec.split, self.recipe.task)
+        self.data = load_tensors(job.source, job.spec.split, self.recipe.task).under(self.recipe)
         if self.data.fingerprint != job.spec.data:
             raise DataError(f"the data in {job.source} changed while the study ran")
         self.model = _initial_model(self.spec, self.data)
