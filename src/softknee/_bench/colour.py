@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 HELD_OUT = 5000
 SIDE = 32
 
-# Of each channel. The smaller deviations of CIFAR-10, which many use, are means over images of each image's own. Those of
-# Fashion-MNIST are of its images as they were published, 28 x 28.
+# Of each channel. The smaller deviations of CIFAR-10, which many use, are means over images of each image's own; those
+# of Fashion-MNIST are of its images as they were published, 28 x 28.
 CONSTANTS: Mapping[str, Mapping[str, tuple[Pixels, Pixels]]] = MappingProxyType(
     {
         "cifar10": {

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _REGRESSION: Mapping[str, Any] = MappingProxyType({"batch_size": 98, "steps": 500, "optimizer": "adam"})
 _PUBLIC: Mapping[str, Any] = MappingProxyType({"weight_decay": 5e-4, "schedule": "cosine", "augmented": True})
 _PUBLIC_TEXT = (
-    "SGD, batch 128, learning rate 0.1 with a cosine to 0, momentum 0.9, weight decay 5e-4 on all parameters, crops and "
-    "flips, Kaiming-normal weights, a new activation at each of"
+    "SGD, batch 128, learning rate 0.1 with a cosine to 0, momentum 0.9, weight decay 5e-4 on all parameters, crops "
+    "and flips, Kaiming-normal weights, a new activation at each of"
 )
 _PUBLIC_RUN: Mapping[str, Any] = MappingProxyType(
     {"learning_rate": 0.1, "epochs": 200, "seeds": (42, 123, 456), "budget": 1.05}

@@ -35,6 +35,7 @@ class Components:
         noise: Variance of the mean through noise that belongs to neither alone; already part of `seeds`.
         rows: Number of seeds, `n`.
         columns: Number of test examples, `m`.
+        freedom: Degrees of freedom with which `seeds` was estimated.
     """
 
     mean: float
@@ -43,6 +44,7 @@ class Components:
     noise: float
     rows: int
     columns: int
+    freedom: float
 
     @property
     def standard_error(self) -> float:
@@ -78,4 +80,55 @@ def components(scores: NDArray[Any]) -> Components:
         noise=noise,
         rows=n,
         columns=m,
+        freedom=n - 1,
     )
+
+
+def unpaired_components(first: NDArray[Any], second: NDArray[Any]) -> Components:
+    """Split the variance of `first.mean() - second.mean()` where examples pair and seeds do not.
+
+    The seed parts of both add up, with the degrees of freedom of Welch (1947, Biometrika 34, 28-35) and Satterthwaite
+    (1946, Biometrics Bulletin 2, 110-114). The example part is that of the difference between column means, so what
+    makes an example hard for both cancels.
+
+    Args:
+        first: `(n, m)`, any numeric or boolean dtype.
+        second: `(k, m)`; column `j` of both is the same example.
+
+    Returns:
+        The unbiased variance components of the difference; `rows` is the smaller number of seeds.
+
+    Raises:
+        UsageError: A matrix is too small, or they are not about the same number of examples.
+    """
+    check_same_examples(first, second)
+    parts = components(first), components(second)
+    columns = first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)
+    seeds, noise = (float(sum(found)) for found in zip(*((part.seeds, part.noise) for part in parts), strict=True))
+    spread = sum(part.seeds**2 / part.freedom for part in parts)
+    return Components(
+        mean=parts[0].mean - parts[1].mean,
+        seeds=seeds,
+        examples=max(float(columns.var(ddof=1)) / len(columns) - noise, 0.0),
+        noise=noise,
+        rows=min(part.rows for part in parts),
+        columns=len(columns),
+        freedom=seeds**2 / spread if spread > 0 else sum(part.freedom for part in parts),
+    )
+
+
+def check_same_examples(first: NDArray[Any], second: NDArray[Any]) -> None:
+    """Refuse two score matrices that are not about the same number of test examples.
+
+    Args:
+        first: `(n, m)`.
+        second: `(k, m)`.
+
+    Raises:
+        UsageError: The second numbers of the shapes differ.
+    """
+    if first.shape[1:] != second.shape[1:]:
+        raise UsageError(
+            f"scores have shapes {first.shape} and {second.shape}; "
+            "the second number, of test examples, must be the same"
+        )
