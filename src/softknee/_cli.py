@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,9 +19,13 @@ from typer.exceptions import TyperException
 from softknee._bench.page_costs import cost_table
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
+from softknee._bench.suite_files import is_suite
+from softknee._bench.suite_page import overview_table
+from softknee._bench.suite_study import SuiteStudy
 from softknee._cli_card import card
 from softknee._cli_claims import claims
 from softknee._cli_diagnose import diagnose
+from softknee._cli_leaderboard import leaderboard
 from softknee._cli_print import console, print_facts, print_path, terminal_table
 from softknee._cli_search import search
 from softknee._errors import ExpressionError, SoftkneeError, UsageError
@@ -40,6 +45,14 @@ if hasattr(signal, "SIGHUP"):  # not on every system
 
 # Commands that keep what they did.
 _RESUMED = {"bench", "design", "search"}
+
+
+class Split(str, Enum):
+    """What runs are evaluated on."""
+
+    test = "test"
+    dev = "dev"
+
 
 app = typer.Typer(
     name="softknee",
@@ -107,8 +120,8 @@ def bench(
     protocol: Annotated[
         str,
         typer.Argument(
-            help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, fashion-resnet8, fashion-vit, "
-            "digits-cnn, text-char, gmm-2d, regression-1d or regression-2d"
+            help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, fashion-resnet8, fashion-resnet20, "
+            "fashion-vit, digits-cnn, text-char, gmm-2d, regression-1d or regression-2d; or the suites mls or transfer"
         ),
     ],
     activation: Annotated[
@@ -132,6 +145,11 @@ def bench(
         typer.Option(help="what counts as equivalent: 0.5 percentage points, 0.01 of R² or 0.02 bits by default"),
     ] = None,
     save_epochs: Annotated[str, typer.Option(help="epochs to keep weights of, such as 1,5,15")] = "",
+    split: Annotated[Split, typer.Option(help="evaluated on; dev is held out of the training data")] = Split.test,
+    final: Annotated[bool, typer.Option("--final", help="evaluate under a suite's hidden protocols, too")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="an open point of the protocol as name=value; repeat")
+    ] = None,
 ) -> None:
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
     from softknee._bench.compare import bench as compare
@@ -148,11 +166,14 @@ def bench(
             reference=reference,
             margin=margin,
             save_epochs=_epoch_list(save_epochs),
+            split=split.value,
+            final=final,
+            options=_named(option or ()),
             progress=_progress_listener(shown),
         )
     _conclude(study)
-    broken = {run.key for run in study.files.runs if run.status in {"failed", "lost"}}
-    if broken:
+    studies = study.studies if isinstance(study, SuiteStudy) else (study,)
+    if any(run.status in {"failed", "lost"} for one in studies for run in one.files.runs):
         raise typer.Exit(EXIT_BROKEN)
 
 
@@ -160,8 +181,8 @@ def bench(
 def report(
     folder: Annotated[Path, typer.Argument(help="the output folder of `softknee bench`")],
 ) -> None:
-    """Render the report of a study again, finished or not; needs no torch."""
-    _conclude(Study.load(folder))
+    """Render the report of a study or suite again, finished or not; needs no torch."""
+    _conclude(SuiteStudy.load(folder) if is_suite(folder) else Study.load(folder))
 
 
 @app.command("list")
@@ -285,6 +306,7 @@ def cost(
 app.command()(card)
 app.command()(claims)
 app.command()(diagnose)
+app.command()(leaderboard)
 app.command()(search)
 
 
@@ -315,6 +337,14 @@ def _progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
     return listen
 
 
+def _named(items: Sequence[str]) -> dict[str, str]:
+    parts = [item.partition("=") for item in items]
+    for item, (name, sign, value) in zip(items, parts, strict=True):
+        if not (name and sign and value):
+            raise UsageError(f"--option takes name=value, got {item!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
 def _epoch_list(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
@@ -322,15 +352,24 @@ def _epoch_list(text: str) -> list[int]:
         raise UsageError(f"--save-epochs takes whole numbers with commas between, got {text!r}") from None
 
 
-def _conclude(study: Study) -> None:
+def _conclude(study: Study | SuiteStudy) -> None:
     """Print the tables and write the three files."""
-    if len(study.table) > 1:
-        console.print(terminal_table(spread_table(study.files, study.table)), "")
-    for table in study.table:
-        console.print(terminal_table(cell_table(study.files, table)), "")
-    console.print(terminal_table(cost_table(study.files, study.table[0])), "")
+    for one in study.studies if isinstance(study, SuiteStudy) else (study,):
+        if isinstance(study, SuiteStudy):
+            console.print(f"[bold]{one.title}[/]")
+        _print_tables(one)
+    if isinstance(study, SuiteStudy):
+        console.print(terminal_table(overview_table(study.studies)), "")
     console.print(study.summary(), highlight=False, markup=False)
     study.to_csv(study.folder / "results.csv")
     study.to_markdown(study.folder / "results.md")
     study.to_html(study.folder / "report.html")
     print_path("report", study.folder / "report.html")
+
+
+def _print_tables(study: Study) -> None:
+    if len(study.table) > 1:
+        console.print(terminal_table(spread_table(study.files, study.table)), "")
+    for table in study.table:
+        console.print(terminal_table(cell_table(study.files, table)), "")
+    console.print(terminal_table(cost_table(study.files, study.table[0])), "")

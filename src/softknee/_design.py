@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from softknee import _catalogue
 from softknee._bench.compare import bench
+from softknee._bench.protocols import get_protocol
+from softknee._bench.study import Study
 from softknee._card.cost_table import cost_report
 from softknee._card.source import source
 from softknee._errors import UsageError
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.compare import Progress
-    from softknee._bench.study import Study
     from softknee._card.cost_table import CostReport
     from softknee._show import Description
 
@@ -105,6 +106,8 @@ def design(
     choice = _catalogue.parse_choice(activation)
     if choice.label in controls:
         raise UsageError(f"{choice.label} is one of the controls ({', '.join(controls)}); choose others")
+    if protocol is not None:
+        get_protocol(protocol)  # one, and no suite of them
     folder = Path(out)
     description = describe(activation)
     module = choice.build(channels=1)
@@ -117,7 +120,8 @@ def design(
     if protocol is not None:
         compared = [choice.label, *controls]
         place = folder / "comparison"
-        study = bench(protocol, compared, seeds=seeds, epochs=epochs, out=place, progress=progress)
+        bench(protocol, compared, seeds=seeds, epochs=epochs, out=place, progress=progress)
+        study = Study.load(place)
         study.to_html(place / "report.html")
     found = Design(description, checks, costs, code, study, folder)
     write_atomic(folder / "design.md", found.markdown())

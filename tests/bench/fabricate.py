@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,7 @@ TRAINABLE = {
     STAF: ("amplitude", 5),
 }
 UNMATCHED = {"sigmoid"}
+ENVIRONMENT = {"python": "3.11.7", "torch": "2.13.0", "system": "Linux", "processor": "a processor", "cores": 2}
 FIELDS = ("name", "title", "initialization", "rate")
 CELLS = [
     ("default-given", "default init, given rate", "default", "given"),
@@ -56,17 +57,21 @@ class Plan:
     """What to fabricate.
 
     Attributes:
-        activations: Labels out of SKILLS.
+        activations: Labels out of SKILLS or `invented`.
         seeds: How many.
+        first_seed: The first of them.
         cells: 1 or 4.
         epochs: Length.
         test_size: Test examples.
         reference: Label.
         endings: Status by (activation, seed) in every cell; `"missing"` writes no result.
+        specification: Fields of the specification by name; any at all make results that have every field of today's.
+        mark: Begins the keys.
     """
 
     activations: tuple[str, ...] = tuple(SKILLS)
     seeds: int = 3
+    first_seed: int = 0
     cells: int = 1
     epochs: int = 8
     test_size: int = 1000
@@ -77,6 +82,29 @@ class Plan:
         ("silu", 0, "missing"),
         ("rrelu", 1, "lost"),
     )
+    specification: tuple[tuple[str, Any], ...] = ()
+    mark: str = ""
+
+    @property
+    def all_seeds(self) -> range:
+        """Every seed."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+def invented(count: int) -> tuple[str, ...]:
+    """Return `count` labels, those of SKILLS first; every third one behind them is trained."""
+    more = (f"swish[beta={n}]" if n % 3 == 0 else f"celu[alpha={n}]" for n in range(count))
+    return (*SKILLS, *more)[:count]
+
+
+def skill(label: str, place: int) -> float:
+    """Return the mean accuracy of an activation in a cell."""
+    return SKILLS[label][place] if label in SKILLS else 80 + (7 * len(label) + sum(map(ord, label))) % 80 / 10
+
+
+def trained(label: str) -> tuple[str, int] | None:
+    """Return the name and size of an activation's parameter, if one is trained."""
+    return TRAINABLE.get(label, ("beta", 1) if label.startswith("swish[beta=") else None)
 
 
 def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
@@ -88,13 +116,13 @@ def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
     chosen = {(search["activation"], search["initialization"]): search["chosen"] for search in tuning}
     for place, (cell, _, init, rate) in enumerate(CELLS[: plan.cells]):
         for label in plan.activations:
-            for seed in range(plan.seeds):
+            for seed in plan.all_seeds:
                 learning_rate = 0.001 if rate == "given" else chosen[label, init]
-                key = f"{place:x}{plan.activations.index(label):02x}{seed:02x}"
+                key = f"{plan.mark}{place:x}{plan.activations.index(label):02x}{seed:02x}"
                 runs.append(
                     {"key": key, "cell": cell, "activation": label, "seed": seed, "learning_rate": learning_rate}
                 )
-                latent.run(folder, runs[-1], init, SKILLS[label][place])
+                latent.run(folder, runs[-1], init, skill(label, place))
     manifest = {
         "schema": 1,
         "protocol": {
@@ -105,7 +133,7 @@ def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
         },
         "data": {"name": "mini", "fingerprint": "5e" * 32, "train": 10_000, "test": plan.test_size},
         "epochs": plan.epochs,
-        "seeds": list(range(plan.seeds)),
+        "seeds": list(plan.all_seeds),
         "activations": list(plan.activations),
         "reference": plan.reference,
         "margin": 0.5,
@@ -114,13 +142,7 @@ def fabricate(folder: Path, plan: Plan = Plan()) -> Path:
         "evaluated_runs": len(runs),
         "tuning": tuning,
         "curves": {label: latent.curve(label) for label in plan.activations},
-        "environment": {
-            "python": "3.11.7",
-            "torch": "2.13.0",
-            "system": "Linux",
-            "processor": "a processor",
-            "cores": 2,
-        },
+        "environment": ENVIRONMENT,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(manifest))
@@ -135,7 +157,7 @@ class _Latent:
         self.rng = np.random.default_rng(0)
         self.labels = self.rng.integers(10, size=plan.test_size)
         self.difficulty = self.rng.normal(size=plan.test_size)
-        self.luck = 0.02 * self.rng.normal(size=plan.seeds)
+        self.luck = 0.02 * self.rng.normal(size=plan.first_seed + plan.seeds)
 
     def run(self, folder: Path, entry: dict, init: str, skill: float) -> None:
         label, seed = entry["activation"], entry["seed"]
@@ -147,6 +169,8 @@ class _Latent:
             "seed": seed, "initialization": init, "learning_rate": entry["learning_rate"], "split": "test",
             "epochs": self.plan.epochs, "error": None,
         }  # fmt: skip
+        if self.plan.specification:
+            result |= self._specified(label)
         if status in {"failed", "lost"}:
             result["error"] = {
                 "type": "OSError",
@@ -156,6 +180,11 @@ class _Latent:
         else:
             result |= self._trained(label, seed, skill, init, diverged=status == "diverged")
         write(folder, result)
+
+    def _specified(self, label: str) -> dict:
+        today = {"definition": f"the formula of {label}", "data": "5e" * 32, "save_epochs": [], "threads": 1,
+                 "engine": "auto", "kernels": "AVX512", "revision": 4}  # fmt: skip
+        return {**today, **dict(self.plan.specification), "environment": {"softknee": "0.1.0", **ENVIRONMENT}}
 
     def _trained(self, label: str, seed: int, skill: float, init: str, *, diverged: bool) -> dict:
         correct = self._correct(skill, seed)
@@ -171,6 +200,11 @@ class _Latent:
             "gain": [self._gain(label, site) for site in range(SITES)],
             "trajectories": self._trajectories(label, len(history["test_loss"])),
         }
+        if self.plan.specification:
+            operations = {"activation_inputs": 640, "activation_price": 2_400}
+            fields["counts"] |= operations
+            fields["engines"] = {f"activation_{site}": "fused" for site in range(SITES)}
+            fields["step_seconds"] = 0.0018 + 0.0001 * float(self.rng.random())
         if diverged:
             return fields
         confusion = self._confusion(correct)
@@ -216,9 +250,10 @@ class _Latent:
         return np.bincount(self.labels * 10 + predicted, minlength=100).reshape(10, 10)
 
     def _trajectories(self, label: str, epochs: int) -> dict:
-        if label not in TRAINABLE:
+        parameter = trained(label)
+        if parameter is None:
             return {}
-        name, size = TRAINABLE[label]
+        name, size = parameter
         walks = np.cumsum(0.03 * self.rng.normal(0.5, 1, size=(SITES, epochs + 1, size)), axis=1) + 0.25
         found = {f"activation_{s}.{name}": {"summary": False, "values": walks[s].tolist()} for s in range(SITES)}
         if size > 1:
@@ -228,7 +263,7 @@ class _Latent:
         return found
 
     def _shapes(self, label: str) -> dict:
-        if label not in TRAINABLE:
+        if trained(label) is None:
             return {}
         curve = self.curve(label)
         x, y = np.array(curve["x"]), np.array(curve["y"])
@@ -242,7 +277,7 @@ class _Latent:
         }
 
     def curve(self, label: str) -> dict:
-        x = np.linspace(-5, 5, 101)
+        x = np.linspace(-5, 5, 201 if self.plan.specification else 101)
         shapes = {
             "sigmoid": 1 / (1 + np.exp(-x)), "tanh": np.tanh(x), "relu": np.maximum(x, 0), "silu": x / (1 + np.exp(-x)),
             "prelu": np.where(x > 0, x, 0.25 * x), "trainable_elu": np.where(x > 0, x, np.expm1(np.minimum(x, 0))),

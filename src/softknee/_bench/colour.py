@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -45,6 +45,8 @@ class ColourImages(Task):
         images: Name of the set.
         default: Where it comes from unless the user says something else.
     """
+
+    given: ClassVar[bool] = True
 
     images: str
     default: str = "full"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,16 +19,24 @@ from softknee._bench.manifest import cell_rate, write_study
 from softknee._bench.plan import check_at_least, make_plan
 from softknee._bench.runs import FINISHED, read_result
 from softknee._bench.study import Study
+from softknee._bench.suite import SUITES
+from softknee._bench.suite_files import write_suite
+from softknee._bench.suite_plan import suite_plans
+from softknee._bench.suite_study import SuiteStudy
 from softknee._bench.tune import RateSearch
+from softknee._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from softknee._bench.execute import Event
     from softknee._bench.manifest import Rates
     from softknee._bench.plan import Plan
     from softknee._bench.protocol import InitializationName, RateSource
-    from softknee._bench.runs import Job
+    from softknee._bench.runs import Job, Split
+
+# What runs are evaluated on, by what a user asks for.
+SPLITS: Mapping[str, Split] = MappingProxyType({"test": "test", "dev": "validation"})
 
 
 @dataclass(frozen=True)
@@ -56,30 +66,35 @@ def bench(
     reference: str | None = None,
     margin: float | None = None,
     save_epochs: Sequence[int] = (),
+    split: Literal["test", "dev"] = "test",
+    final: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
     in_process: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> Study:
-    """Compare activations under a frozen protocol.
+) -> Study | SuiteStudy:
+    """Compare activations under a frozen protocol, or under each of a suite.
 
     Every run has a folder of its own under a key that hashes its full specification. Finished runs are skipped and
     interrupted ones go on where they were, with the same numbers bit by bit, so the same call can be repeated at any
     time; a call with other activations or more seeds on the same folder adds to the study there.
 
     Args:
-        protocol: `"fashion-mlp"`, `"fashion-mlp-chapter"`, `"fashion-mlp-fair"`, `"fashion-cnn"`, `"gmm-2d"`,
-            `"regression-1d"` or `"regression-2d"`.
+        protocol: Name of a protocol (`"fashion-mlp-fair"`) or of a suite (`"mls"`, `"transfer"`).
         activations: Names (`"gelu"`), names with options (`"swish[beta=1.5]"`, `"prelu[per_channel]"`), expressions
-            (`"x*tanh(exp(x))"`) or the group `"chapter"`.
-        seeds: How many; the seeds are `0 ... seeds - 1`.
+            (`"x*tanh(exp(x))"`) or the groups `"chapter"` and `"mls-baselines"`.
+        seeds: How many; the seeds are `0 ... seeds - 1` unless the protocol names some.
         epochs: Of each evaluated run; the protocol's own by default.
-        data: `"mini"` (ships with softknee, the default), `"full"`, or a folder with Fashion-MNIST; not for protocols
-            that make their data.
+        data: `"mini"` (a part of Fashion-MNIST that ships with softknee, the small protocols' default), `"full"`, or a
+            folder with the data; not for protocols that make their data.
         out: Where results go; `results/<protocol>` by default.
         jobs: Child processes at the same time; one a core by default.
         reference: What the others are compared with; ReLU where it takes part, else the first.
         margin: Differences within it count as equivalent; half a percentage point of accuracy or 0.01 of R² by
             default.
         save_epochs: Epochs after which the weights are kept, as `epoch-NNN.pt` in the run's folder.
+        split: What is evaluated on: `"test"`, or `"dev"`, a part held out of the training data, for iterating.
+        final: Evaluate under the hidden protocols of a suite, too.
+        options: Open points of the protocol to be settled otherwise, by field of its recipe.
         in_process: Train in this process, one run after the other, instead of in child processes.
         progress: Called after each epoch and at the end of each run.
 
@@ -91,26 +106,51 @@ def bench(
     """
     slots = _cores() if jobs is None else jobs
     check_at_least(1, jobs=slots)
-    plan = make_plan(
-        protocol,
-        activations,
+    if split not in SPLITS:
+        raise UsageError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    asked = partial(
+        make_plan,
+        activations=activations,
         seeds=seeds,
         epochs=epochs,
-        data=data,
-        out=None if out is None else Path(out),
         reference=reference,
         margin=margin,
         save_epochs=save_epochs,
+        split=SPLITS[split],
     )
-    with only_process(plan.folder):
-        _Conductor(plan, slots=0 if in_process else slots, progress=progress).conduct()
+    out = None if out is None else Path(out)
+    slots = 0 if in_process else slots
+    if protocol in SUITES:
+        folder = Path("results", protocol) if out is None else out
+        plans = suite_plans(SUITES[protocol], folder, asked, data=data, final=final, options=options)
+        write_suite(folder, SUITES[protocol], list(plans))
+        _conduct(list(plans.values()), slots, progress)
+        return SuiteStudy.load(folder)
+    if final:
+        raise UsageError(f"final is for suites with hidden protocols, which {protocol} is not")
+    plan = asked(protocol, data=data, out=out, options=options)
+    _conduct([plan], slots, progress)
     return Study.load(plan.folder)
+
+
+def _conduct(plans: Sequence[Plan], slots: int, progress: Callable[[Progress], None] | None) -> None:
+    """Carry out plans, one after the other, and tell their progress as that of one."""
+    total, before = sum(plan.total_epochs() for plan in plans), 0
+    for plan in plans:
+
+        def listen(now: Progress, before: int = before) -> None:
+            if progress is not None:
+                progress(Progress(before + now.done, total, now.event))
+
+        with only_process(plan.folder):
+            _Conductor(plan, slots=slots, progress=listen).conduct()
+        before += plan.total_epochs()
 
 
 class _Conductor:
     """Carries a plan out: given rates and the tuning grid first, then tuning to its end, then the tuned rates."""
 
-    def __init__(self, plan: Plan, *, slots: int, progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, plan: Plan, *, slots: int, progress: Callable[[Progress], None]) -> None:
         self.plan = plan
         self.slots = slots
         self.progress = progress
@@ -214,8 +254,7 @@ class _Conductor:
     def _listen(self, event: Event) -> None:
         key, spec = event.job.spec.key, event.job.spec
         self.epochs[key] = event.epoch if event.status is None else spec.epochs
-        if self.progress is not None:
-            self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
+        self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
 
 
 def _cores() -> int:

@@ -20,6 +20,7 @@ from softknee._bench.page_tables import (
     SIGNS,
     cell_table,
     class_tables,
+    drawn_note,
     gains_table,
     kind_of,
     spread_table,
@@ -150,7 +151,7 @@ def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
 
 
 def _learning(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
-    lead = "Thin lines are seeds, thick lines their mean; diverged runs end where they diverged."
+    lead = f"Thin lines are seeds, thick lines their mean; diverged runs end where they diverged.{drawn_note(tables)}"
     return Section(
         "learning", "Learning curves", lead, _by_cell(tables, lambda table: learning_galleries(files, table))
     )
@@ -165,7 +166,7 @@ def _pictures(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
 def _shapes(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
         "Every activation before training; trainable ones also after it, one line a site and seed. Below them, how "
-        "their parameters moved, epoch by epoch."
+        f"their parameters moved, epoch by epoch.{drawn_note(tables)}"
     )
 
     def blocks(table: CellTable) -> list[Block]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softknee._bench.page_tables import SIGNS, done_runs, kind_of
+from softknee._bench.page_tables import SIGNS, done_runs, drawn_runs, kind_of
 from softknee._report.forest import Slope, Span, forest, slopes
 from softknee._report.heatmap import heatmap
 from softknee._report.lines import Axes, Series, line_chart
@@ -194,7 +194,8 @@ def _learning_series(runs: Sequence[Run], field: str) -> list[Series]:
     series = []
     for part, hue in (("train", TRAIN), ("test", TEST)):
         curves = [(run, run.get(f"{part}_{field}") or []) for run in runs]
-        for run, values in curves:
+        for run in drawn_runs(runs):
+            values = run.get(f"{part}_{field}")
             if values:
                 end = "" if run.done else f" ({run.status})"
                 label = f"seed {run.seed}, {part}{end}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from softknee._bench.page_tables import done_runs
+from softknee._bench.page_tables import done_runs, drawn_runs
 from softknee._report.lines import Axes, Band, Series, line_chart
 from softknee._report.page import Figure, Gallery, Key
 
@@ -73,7 +73,7 @@ def trajectory_gallery(files: StudyFiles, table: CellTable) -> Gallery:
 def _trained_shapes(runs: Sequence[Run]) -> list[Series]:
     return [
         Series(f"{site} after training, seed {run.seed}", shape["x"], shape["after"], **_look(site), weight="thin")
-        for run in runs
+        for run in drawn_runs(runs)
         for site, shape in (run.get("shapes") or {}).items()
     ]
 
@@ -119,11 +119,12 @@ def _is_scalar(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> bool:
 
 
 def _scalar_series(site: str, found: Sequence[tuple[Run, Mapping[str, Any]]]) -> list[Series]:
-    values = np.array([trajectory["values"] for _, trajectory in found])[:, :, 0]
+    lines = {run.seed: [value for (value,) in trajectory["values"]] for run, trajectory in found}
+    values = np.array(list(lines.values()))
     epochs = [float(epoch) for epoch in range(values.shape[1])]
     thin = [
-        Series(f"{site}, seed {run.seed}", epochs, line.tolist(), **_look(site), weight="thin")
-        for (run, _), line in zip(found, values, strict=True)
+        Series(f"{site}, seed {run.seed}", epochs, lines[run.seed], **_look(site), weight="thin")
+        for run in drawn_runs([run for run, _ in found])
     ]
     return [*thin, Series(f"{site}, mean", epochs, values.mean(axis=0).tolist(), **_look(site))]
 

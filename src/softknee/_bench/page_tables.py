@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from softknee._report.lines import spark
 from softknee._report.table import ABSENT, Cell, Column, Table, number, plural, probability
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SIGNS = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○", "too few seeds": "·", "reference": "◆"}
 MATRIX_CORNER = Column("Activation", numeric=False)
+# Lines of single seeds in a figure: hundreds hide one another, and say no more.
+LINES = 20
 
 
 def kind_of(verdict: str) -> str:
@@ -85,9 +88,11 @@ def gains_table(files: StudyFiles) -> Table:
         Column("chi", hint="change of the gradient's size a layer when the forward gain is used"),
         Column("Match", numeric=False, hint="whether one weight scale keeps both within a factor of two"),
     ]
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in files.activations}
+    for run in files.runs:
+        found[run.activation] += run.get("gain") or ()
     rows = []
-    for label in files.activations:
-        gains = [gain for run in files.runs if run.activation == label for gain in run.get("gain") or ()]
+    for label, gains in found.items():
         if gains:
             values = [_range([gain[field] for gain in gains]) for field in ("forward", "backward", "chi")]
             rows.append([name_cell(files, label), *map(Cell, values), _match_cell([gain["valid"] for gain in gains])])
@@ -185,6 +190,18 @@ def curve_sketch(files: StudyFiles, label: str) -> Svg | None:
 def done_runs(files: StudyFiles, cell: str, label: str) -> list[Run]:
     """Return the runs of an activation that count in a condition."""
     return [run for run in files.of(cell, label) if run.done]
+
+
+def drawn_runs(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that get a line of their own: the first `LINES` that are done, and as many of the others."""
+    drawn = [run.key for done in (True, False) for run in islice((r for r in runs if r.done is done), LINES)]
+    return [run for run in runs if run.key in drawn]
+
+
+def drawn_note(tables: Sequence[CellTable]) -> str:
+    """Return the sentence that says so, where there are more."""
+    more = any(row.done > LINES or row.diverged > LINES for table in tables for row in table.rows)
+    return f" Of more than {LINES} seeds the first {LINES} are drawn; the mean is over all." if more else ""
 
 
 def _row_cells(files: StudyFiles, row: Row, *, tuned: bool) -> list[Cell]:

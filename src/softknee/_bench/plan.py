@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softknee._bench.manifest import check_same, held_study
 from softknee._bench.model import build_model, example_shape, match_gains
-from softknee._bench.protocols import expand_groups, get_protocol
+from softknee._bench.protocols import expand_groups, get_protocol, with_options
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
 from softknee._bench.tasks import TASKS
@@ -21,7 +22,7 @@ from softknee._engine.build import kernel_level
 from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from softknee._bench.metric import Metric
     from softknee._bench.protocol import InitializationName, Protocol
@@ -126,13 +127,14 @@ def make_plan(
     margin: float | None,
     save_epochs: Sequence[int],
     split: Split = "test",
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     """Check everything that can be wrong with a request and load the data; nothing is written.
 
     Raises:
         UsageError: Or one of its subclasses, naming the argument, what was given and what is allowed.
     """
-    frozen = get_protocol(protocol)
+    frozen = with_options(get_protocol(protocol), options)
     length = frozen.epochs if epochs is None else epochs
     choices = _choices(activations)
     check_at_least(1, seeds=seeds, epochs=length)

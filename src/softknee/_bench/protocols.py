@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from softknee._bench.protocol import Cell, Protocol, Recipe, Tuning
-from softknee._errors import UnknownProtocol, did_you_mean
+from softknee._errors import OptionError, UnknownProtocol, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -210,6 +212,31 @@ def get_protocol(name: str) -> Protocol:
         hint = did_you_mean(name, PROTOCOLS) or ";"
         raise UnknownProtocol(f"no protocol named {name!r}{hint} there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def with_options(protocol: Protocol, options: Mapping[str, Any]) -> Protocol:
+    """Return a protocol whose recipe has some of its open points settled otherwise.
+
+    Args:
+        protocol: It.
+        options: Fields of its recipe with their values, as such or as text.
+
+    Returns:
+        The protocol; runs under other options have other keys.
+
+    Raises:
+        OptionError: A field is no open point of the protocol, or takes no such value.
+    """
+    for name in options:
+        if name not in protocol.options:
+            there = f"it has {', '.join(protocol.options)}" if protocol.options else "it has none"
+            raise OptionError(f"{name!r} is no option of {protocol.name}; {there}")
+    try:
+        recipe = Recipe.model_validate({**protocol.recipe.model_dump(), **options})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OptionError(f"option {first['loc'][0]!r} got {first['input']!r}: {first['msg']}") from None
+    return protocol.model_copy(update={"recipe": recipe})
 
 
 def expand_groups(activations: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ from softknee._report.table import markdown_table
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     from softknee._bench.metric import Metric
     from softknee._bench.study_files import Run
@@ -58,6 +59,16 @@ class Study:
         """Where it lies."""
         return self.files.folder
 
+    @property
+    def name(self) -> str:
+        """Of its protocol."""
+        return str(self.files.manifest["protocol"]["name"])
+
+    @property
+    def title(self) -> str:
+        """Of its protocol, for people."""
+        return str(self.files.manifest["protocol"]["title"])
+
     @cached_property
     def table(self) -> tuple[CellTable, ...]:
         """One table a condition: scores, differences to the reference and verdicts."""
@@ -85,11 +96,15 @@ class Study:
             path: The file; replaced as a whole.
         """
         text = io.StringIO()
-        metric = self.files.metric
-        writer = csv.DictWriter(text, _csv_fields(metric), lineterminator="\n")
+        writer = csv.DictWriter(text, _csv_fields(self.files.metric), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_csv_row(run, metric) for run in (*self.files.runs, *self.files.tuning_runs))
+        writer.writerows(self.csv_rows())
         write_atomic(path, text.getvalue())
+
+    def csv_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the file that `to_csv` writes, by the names of its columns."""
+        for run in (*self.files.runs, *self.files.tuning_runs):
+            yield _csv_row(run, self.files.metric)
 
     def to_markdown(self, path: str | os.PathLike[str]) -> None:
         """Write the finding and the tables as Markdown.
@@ -100,11 +115,11 @@ class Study:
         Raises:
             MissingExtra: SciPy is not installed.
         """
-        write_atomic(path, "\n\n".join(self._markdown_parts()) + "\n")
+        write_atomic(path, "\n\n".join(self.markdown_parts()) + "\n")
 
-    def _markdown_parts(self) -> list[str]:
-        protocol = self.files.manifest["protocol"]
-        parts = [f"# {protocol['title']}", *findings(self.files, self.table), *warnings(self.files)]
+    def markdown_parts(self) -> list[str]:
+        """Return the paragraphs and tables of the file that `to_markdown` writes."""
+        parts = [f"# {self.title}", *findings(self.files, self.table), *warnings(self.files)]
         if len(self.table) > 1:
             summary = spread_table(self.files, self.table)
             parts += [f"## {summary.caption}", markdown_table(summary)]

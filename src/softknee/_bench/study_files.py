@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +29,17 @@ MANIFEST = "study.json"
 RUNS = "runs"
 RESULT = "result.json"
 SCHEMA = 1
+# What every study.json has; `metric` and `picture` came later.
+_NEEDED = (
+    *("protocol", "data", "epochs", "seeds", "activations", "reference", "margin", "cells", "runs", "evaluated_runs"),
+    *("tuning", "curves", "environment"),
+)
+_PLANNED = ("key", "cell", "activation", "seed", "learning_rate")
+_KNOWN = tuple(outcome for outcome in get_args(Outcome) if outcome != "missing")
+# The picture that a run of a generated task draws: thousands of numbers, of which pages show one an activation.
+_READ_AGAIN = "drawn"
+# Lists from this length on are kept once where runs share them, as they do the positions at which curves are sampled.
+_LONG = 100
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,9 @@ class Run:
         activation: Label.
         seed: Its seed; None for a tuning run without a result.
         learning_rate: Its learning rate.
-        result: The content of `result.json`, or None while there is none.
+        result: The content of `result.json`, lists of numbers as arrays and without `drawn`, or None while there is
+            none.
+        path: Of that file.
     """
 
     key: str
@@ -48,6 +63,12 @@ class Run:
     seed: int | None
     learning_rate: float
     result: Mapping[str, Any] | None
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        """Folder of its study."""
+        return self.path.parents[2]
 
     @property
     def status(self) -> Outcome:
@@ -60,15 +81,17 @@ class Run:
         return self.status == "done"
 
     def get(self, field: str) -> Any:
-        """Return a field of the result, or None where there is none."""
-        return None if self.result is None else self.result.get(field)
+        """Return a field of the result, or None where there is none; `drawn` is read from the disk each time."""
+        if self.result is None:
+            return None
+        return read_checked(self.path).get(field) if field == _READ_AGAIN else self.result.get(field)
 
     def last(self, field: str) -> float | None:
         """Return the last entry of a per-epoch field, or None where there is none."""
         values = self.get(field)
         return values[-1] if values else None
 
-    @cached_property
+    @property
     def correct(self) -> NDArray[np.bool_]:
         """Which test examples a done run gets right after its last epoch: `(test examples,)`."""
         assert self.result is not None  # noqa: S101 - callers ask only done runs
@@ -102,12 +125,14 @@ class StudyFiles:
         manifest: The content of `study.json`.
         runs: The evaluated runs, in the manifest's order; one that serves two conditions stands here twice.
         tuning_runs: The runs that chose learning rates.
+        unreadable: A sentence on each result that could not be read and counts as missing.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     runs: tuple[Run, ...]
     tuning_runs: tuple[Run, ...]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def pending(self) -> int:
@@ -137,7 +162,8 @@ class StudyFiles:
     @property
     def cells(self) -> list[Cell]:
         """The conditions, in the order of the report."""
-        return [Cell(**cell) for cell in self.manifest["cells"]]
+        fields = ("name", "title", "initialization", "rate")
+        return [Cell(**{field: cell[field] for field in fields}) for cell in self.manifest["cells"]]
 
     def of(self, cell: str, activation: str) -> list[Run]:
         """Return the runs of one activation in one condition."""
@@ -158,11 +184,14 @@ class StudyFiles:
         )
 
 
-def read_study(folder: Path) -> StudyFiles:
+def read_study(folder: Path, *, tolerant: bool = False) -> StudyFiles:
     """Read a study's folder, finished or not.
+
+    Ten thousand runs fit into memory: of each, only numbers are kept, and those in arrays.
 
     Args:
         folder: The output folder of a study.
+        tolerant: Take results that cannot be read for missing ones, and say so in `unreadable`, instead of raising.
 
     Returns:
         Its content.
@@ -176,22 +205,15 @@ def read_study(folder: Path) -> StudyFiles:
             f"no study in {str(folder)!r}: it holds no {MANIFEST}; give the output folder of `softknee bench`"
         )
     manifest = read_checked(path)
-    results: dict[str, Mapping[str, Any] | None] = {}
-
-    def result(key: str) -> Mapping[str, Any] | None:
-        if key not in results:
-            place = folder / RUNS / key / RESULT
-            results[key] = read_checked(place) if place.is_file() else None
-        return results[key]
-
-    runs = tuple(Run(**entry, result=result(entry["key"])) for entry in manifest["runs"])
+    results = _Results(folder, _metric(path, manifest), tolerant=tolerant)
+    runs = tuple(results.run(**{field: entry[field] for field in _PLANNED}) for entry in manifest["runs"])
     tuning = tuple(
-        Run(key, "", search["activation"], (result(key) or {}).get("seed"), trial["learning_rate"], result(key))
+        results.run(key, "", search["activation"], None, trial["learning_rate"])
         for search in manifest["tuning"]
         for trial in search["trials"]
         for key in trial["keys"]
     )
-    return StudyFiles(folder, manifest, runs, tuning)
+    return StudyFiles(folder, manifest, runs, tuning, tuple(results.unreadable))
 
 
 def read_checked(path: Path) -> Mapping[str, Any]:
@@ -207,10 +229,102 @@ def read_checked(path: Path) -> Mapping[str, Any]:
         UsageError: It is damaged or was written by another version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UsageError(f"{str(path)!r} is damaged ({error}); delete it and run the study again") from error
+        raise UsageError(_damaged(path, str(error))) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        raise UsageError(f"{str(path)!r} has schema {schema!r}; this version of softknee reads schema {SCHEMA}")
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = f"; {_writer(content)} wrote it: read it with that version or a later one" if newer else ""
+        raise UsageError(f"{str(path)!r} has schema {schema!r}; this version of softknee reads schema {SCHEMA}{advice}")
     return content  # type: ignore[no-any-return]
+
+
+class _Results:
+    """Reads the results of a study's runs, each once."""
+
+    def __init__(self, folder: Path, metric: Metric, *, tolerant: bool) -> None:
+        self.folder = folder
+        self.metric = metric
+        self.tolerant = tolerant
+        self.unreadable: list[str] = []
+        self._known: dict[str, Mapping[str, Any] | None] = {}
+        self._lists: dict[int, array[float]] = {}
+
+    def run(self, key: str, cell: str, activation: str, seed: int | None, learning_rate: float) -> Run:
+        """Return a run with its result; without a seed, with that of its result."""
+        path = self.folder / RUNS / key / RESULT
+        if key not in self._known:
+            self._known[key] = self._read(path)
+        result = self._known[key]
+        found = seed if seed is not None else (result or {}).get("seed")
+        return Run(key, cell, sys.intern(activation), found, learning_rate, result, path)
+
+    def _read(self, path: Path) -> Mapping[str, Any] | None:
+        try:
+            content = read_checked(path)
+            self._check(path, content)
+        except FileNotFoundError:
+            return None
+        except UsageError as error:
+            if not self.tolerant:
+                raise
+            self.unreadable.append(str(error))
+            return None
+        return {sys.intern(name): self._small(value) for name, value in content.items() if name != _READ_AGAIN}
+
+    def _check(self, path: Path, content: Mapping[str, Any]) -> None:
+        status = content.get("status")
+        if status not in _KNOWN:
+            known = ", ".join(_KNOWN)
+            raise UsageError(f"{str(path)!r} has the status {status!r}; this version of softknee knows {known}")
+        if status == "done" and not content.get(self.metric.test):
+            raise UsageError(_damaged(path, f"a finished run without {self.metric.test}"))
+
+    def _small(self, value: Any) -> Any:
+        """Return plain data with lists of numbers as arrays, which take an eighth of the memory."""
+        if isinstance(value, str):
+            return sys.intern(value)
+        if isinstance(value, dict):
+            return {sys.intern(name): self._small(item) for name, item in value.items()}
+        if not isinstance(value, list) or not value:
+            return value
+        if isinstance(value[0], list | dict | str):
+            return [self._small(item) for item in value]
+        try:
+            numbers = array("d", value)
+        except TypeError:  # gaps
+            return value
+        if len(numbers) < _LONG:
+            return numbers
+        known = self._lists.setdefault(hash(numbers.tobytes()), numbers)
+        return known if known == numbers else numbers
+
+
+def _metric(path: Path, manifest: Mapping[str, Any]) -> Metric:
+    """Return what a study is about, once its manifest is found to be whole.
+
+    Raises:
+        UsageError: It is not, or the metric is unknown.
+    """
+    lacking = [name for name in _NEEDED if name not in manifest]
+    if lacking:
+        raise UsageError(_damaged(path, f"it has no {', '.join(lacking)}"))
+    name = manifest.get("metric", "accuracy")
+    if name not in METRICS:
+        raise UsageError(
+            f"{str(path)!r} ranks by {name!r}; this version of softknee knows {', '.join(METRICS)}; "
+            f"{_writer(manifest)} wrote it: read it with that version or a later one"
+        )
+    return METRICS[name]
+
+
+def _writer(content: Mapping[str, Any]) -> str:
+    """Return the version that wrote a file, as far as it says so."""
+    environment = content.get("environment")
+    version = environment.get("softknee") if isinstance(environment, dict) else None
+    return f"softknee {version}" if version else "a newer softknee"
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{str(path)!r} is damaged ({reason}); delete it and run the study again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from softknee._errors import UsageError
 
@@ -45,7 +45,10 @@ class Task(ABC):
     Attributes:
         name: What recipes call it.
         metric: What runs are ranked by.
+        given: Whether a user can say where the data come from.
     """
+
+    given: ClassVar[bool] = False
 
     name: str
     metric: Metric

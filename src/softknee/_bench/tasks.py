@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -34,6 +34,8 @@ ACCURACY, R2, SAVING = METRICS["accuracy"], METRICS["r2"], METRICS["saving"]
 @dataclass(frozen=True)
 class FashionMNIST(Task):
     """Fashion-MNIST, from wherever `data.load` finds it."""
+
+    given: ClassVar[bool] = True
 
     def source(self, asked: str | Path | None) -> str:
         """Return where the data come from: the embedded part by default; folders as full paths."""

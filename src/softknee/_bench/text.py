@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -90,6 +90,8 @@ class Text(Task):
         context: Bytes of a window.
         windows: How many are evaluated on, at even distances.
     """
+
+    given: ClassVar[bool] = True
 
     context: int
     windows: int

@@ -201,6 +201,7 @@ class Page:
         groups: Who shares which verdict.
         measures: Large numbers.
         warnings: What limits the finding, such as missing runs.
+        scripts: Names, among the templates, of scripts it runs besides those of its blocks.
         sections: The chapters.
         data: Plain data behind the page, embedded as JSON.
     """
@@ -213,6 +214,7 @@ class Page:
     groups: Sequence[Group] = ()
     measures: Sequence[Measure] = ()
     warnings: Sequence[str] = ()
+    scripts: Sequence[str] = ()
 
 
 def render_page(page: Page) -> str:
@@ -277,7 +279,7 @@ def _scripts(page: Page) -> list[str]:
         scripts.append(_script("surface.js").replace("PALETTES", palettes))
     if any(isinstance(block, Table) and block.sortable for block in blocks):
         scripts.append(_script("sort.js"))
-    return scripts
+    return [*scripts, *map(_script, page.scripts)]
 
 
 def _unfolded(blocks: Sequence[Block]) -> Iterator[Block]:
