@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 from typer.exceptions import TyperException
 
-from softknee._bench.page_costs import cost_table
-from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
 from softknee._bench.suite_files import is_suite
-from softknee._bench.suite_page import overview_table
 from softknee._bench.suite_study import SuiteStudy
 from softknee._cli_card import card
 from softknee._cli_claims import claims
@@ -28,13 +23,12 @@ from softknee._cli_diagnose import diagnose
 from softknee._cli_leaderboard import leaderboard
 from softknee._cli_print import console, print_facts, print_path, terminal_table
 from softknee._cli_search import search
+from softknee._cli_study import conclude, print_checks, progress_listener
 from softknee._errors import ExpressionError, SoftkneeError, UsageError
 from softknee._report.terminal import braille_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from softknee._bench.compare import Progress
+    from collections.abc import Iterator, Sequence
 
 EXIT_USAGE = 2
 EXIT_BROKEN = 1
@@ -121,14 +115,31 @@ def bench(
         str,
         typer.Argument(
             help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, fashion-resnet8, fashion-resnet20, "
-            "fashion-vit, digits-cnn, text-char, gmm-2d, regression-1d or regression-2d; or the suites mls or transfer"
+            "fashion-vit, digits-cnn, rnn-digits, mnist1d, mnist1d-cnn, tabular-mlp, text-char, gmm-2d, regression-1d, "
+            "regression-2d or pinn-poisson; the suites mls or transfer; or a file of your own that ends in .toml"
         ),
     ],
     activation: Annotated[
-        list[str],
-        typer.Option("--activation", "-a", help="a name, name[options], an expression or the group `chapter`; repeat"),
-    ],
-    seeds: Annotated[int, typer.Option(help="how many; seeds 0 ... N-1")] = 3,
+        list[str] | None,
+        typer.Option(
+            "--activation",
+            "-a",
+            help="a name, name[options], an expression, or the groups chapter and mls-baselines; repeat",
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            help="a file that defines a class CustomActivation, compared with the baselines (mls) or ReLU unless "
+            "--activation says otherwise; its code runs in child processes, with your rights"
+        ),
+    ] = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="of the submission; nothing is trained")] = False,
+    time_limit: Annotated[float | None, typer.Option(help="minutes an epoch of the submission may take; 60")] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="gigabytes the submission may take; half of the memory by default")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="how many; 0 ... N-1, or the protocol's own first")] = 3,
     epochs: Annotated[int | None, typer.Option(help="of each run; the protocol's own by default")] = None,
     data: Annotated[
         str | None,
@@ -138,6 +149,7 @@ def bench(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
+    executor: Annotated[str, typer.Option(help="who does the runs: local, here, ray or slurm")] = "local",
     jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
     reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
     margin: Annotated[
@@ -154,14 +166,21 @@ def bench(
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
     from softknee._bench.compare import bench as compare
 
+    if check_only:
+        if submission is None:
+            raise UsageError("--check-only checks a submission; give its file as --submission")
+        if not print_checks(protocol, submission, _named(option or ()), memory_limit):
+            raise typer.Exit(EXIT_USAGE)
+        return
     with ExitStack() as shown:
         study = compare(
             protocol,
-            activation,
+            _compared(protocol, activation or [], submission),
             seeds=seeds,
             epochs=epochs,
             data=data,
             out=out,
+            executor=executor,
             jobs=jobs,
             reference=reference,
             margin=margin,
@@ -169,9 +188,11 @@ def bench(
             split=split.value,
             final=final,
             options=_named(option or ()),
-            progress=_progress_listener(shown),
+            time_limit=time_limit,
+            memory_limit=memory_limit,
+            progress=progress_listener(shown),
         )
-    _conclude(study)
+    conclude(study)
     studies = study.studies if isinstance(study, SuiteStudy) else (study,)
     if any(run.status in {"failed", "lost"} for one in studies for run in one.files.runs):
         raise typer.Exit(EXIT_BROKEN)
@@ -182,7 +203,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="the output folder of `softknee bench`")],
 ) -> None:
     """Render the report of a study or suite again, finished or not; needs no torch."""
-    _conclude(SuiteStudy.load(folder) if is_suite(folder) else Study.load(folder))
+    conclude(SuiteStudy.load(folder) if is_suite(folder) else Study.load(folder))
 
 
 @app.command("list")
@@ -263,12 +284,12 @@ def design(
             protocol=None if protocol == "none" else protocol,
             seeds=seeds,
             epochs=epochs,
-            progress=_progress_listener(shown),
+            progress=progress_listener(shown),
         )
     print_facts({**found.description.facts, "checks": found.verdict})
     console.print("", terminal_table(found.costs.table))
     if found.study is not None:
-        _conclude(found.study)
+        conclude(found.study)
     console.print(
         f"page: {out / 'design.md'}\ncode: {out / 'activation.py'}", soft_wrap=True, highlight=False, markup=False
     )
@@ -317,24 +338,16 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise UsageError(f"--shape takes whole numbers with x between, such as 128x64x32x32, got {text!r}") from None
 
 
-def _progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
-    """Return what draws the progress bar, from the first event until `shown` is left."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
-    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-    task = bar.add_task("training", total=None)
+def _compared(protocol: str, activations: list[str], submission: Path | None) -> list[str]:
+    """Return the activations to compare, the submission first, since it is what one waits for."""
+    from softknee._bench.suite import SUITES
 
-    def listen(progress: Progress) -> None:
-        if not bar.live.is_started:
-            shown.enter_context(bar)
-        spec = progress.event.job.spec
-        bar.update(task, completed=progress.done, total=progress.total, description=f"{spec.activation} #{spec.seed}")
-        # A rate that diverges is an ordinary finding of the tuning.
-        if progress.event.status in {"failed", "lost"} or (
-            progress.event.status == "diverged" and spec.split == "test"
-        ):
-            bar.console.print(f"{spec.activation}, seed {spec.seed}: {progress.event.status}", markup=False)
-
-    return listen
+    if submission is None:
+        if not activations:
+            raise UsageError("Missing option '--activation' / '-a' or '--submission': there is nothing to compare")
+        return activations
+    baselines = SUITES[protocol].baselines if protocol in SUITES else ("relu",)
+    return [f"submission:{submission}", *(activations or baselines)]
 
 
 def _named(items: Sequence[str]) -> dict[str, str]:
@@ -350,26 +363,3 @@ def _epoch_list(text: str) -> list[int]:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise UsageError(f"--save-epochs takes whole numbers with commas between, got {text!r}") from None
-
-
-def _conclude(study: Study | SuiteStudy) -> None:
-    """Print the tables and write the three files."""
-    for one in study.studies if isinstance(study, SuiteStudy) else (study,):
-        if isinstance(study, SuiteStudy):
-            console.print(f"[bold]{one.title}[/]")
-        _print_tables(one)
-    if isinstance(study, SuiteStudy):
-        console.print(terminal_table(overview_table(study.studies)), "")
-    console.print(study.summary(), highlight=False, markup=False)
-    study.to_csv(study.folder / "results.csv")
-    study.to_markdown(study.folder / "results.md")
-    study.to_html(study.folder / "report.html")
-    print_path("report", study.folder / "report.html")
-
-
-def _print_tables(study: Study) -> None:
-    if len(study.table) > 1:
-        console.print(terminal_table(spread_table(study.files, study.table)), "")
-    for table in study.table:
-        console.print(terminal_table(cell_table(study.files, table)), "")
-    console.print(terminal_table(cost_table(study.files, study.table[0])), "")

@@ -23,7 +23,7 @@ def small_protocols(monkeypatch):
 
 
 def run(out, activations=("relu", "identity"), protocol="fashion-mlp", **options):
-    return bench(protocol, activations, **{"seeds": 2, "epochs": 1, "out": out, "in_process": True, **options})
+    return bench(protocol, activations, **{"seeds": 2, "epochs": 1, "out": out, "executor": "here", **options})
 
 
 def stored(out):
@@ -190,6 +190,7 @@ def test_a_call_on_the_same_folder_adds_to_the_study(tmp_path):
 
 def test_a_lost_tuning_run_is_tried_again_and_never_taken_for_a_bad_rate(tmp_path, monkeypatch):
     from softknee._bench import compare
+    from softknee._bench.execute import run_here
     from softknee._bench.runs import write_failure
 
     def lose_one(jobs, listen):
@@ -199,9 +200,8 @@ def test_a_lost_tuning_run_is_tried_again_and_never_taken_for_a_bad_rate(tmp_pat
             else:
                 run_here([job], listen)
 
-    run_here = compare.run_here
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "run_here", lose_one)
+        patch.setattr(compare, "make_executor", lambda name, jobs: lose_one)
         study = run(tmp_path, ("relu",), "fashion-mlp-fair", seeds=1)
     assert "unfinished" in study.summary()
     assert not json.loads((tmp_path / "study.json").read_text())["tuning"]

@@ -37,14 +37,19 @@ SMALL = {
     "fashion-resnet8": {"widths": (784, 2, 2, 10), "batch_size": 100},
     "fashion-vit": {"widths": (784, 64, 64, 10), "batch_size": 100},
     "digits-cnn": {"widths": (64, 2, 10), "batch_size": 200},
+    "rnn-digits": {"widths": (64, 4, 10), "batch_size": 400},
+    "mnist1d": {"widths": (40, 8, 10), "batch_size": 500},
+    "mnist1d-cnn": {"widths": (40, 2, 2, 10), "batch_size": 500},
+    "tabular-mlp": {"widths": (30, 8, 4, 2)},
     "text-char": {"widths": (64, 64, 64, 256), "batch_size": 4, "steps": 10},
     "gmm-2d": {"widths": (2, 8, 5)},
     "regression-1d": {"widths": (1, 8, 1), "steps": 20},
     "regression-2d": {"widths": (2, 8, 1), "steps": 20},
+    "pinn-poisson": {"widths": (2, 8, 1), "steps": 20},
 }
 GENERATED = ["gmm-2d", "regression-1d", "regression-2d"]
-METRICS = {"text-char": "saving", "regression-1d": "r2", "regression-2d": "r2"}
-PICTURES = {"gmm-2d": 1 + 3, "regression-1d": 3, "regression-2d": 1 + 3 + 3}
+METRICS = {"text-char": "saving", "regression-1d": "r2", "regression-2d": "r2", "pinn-poisson": "r2"}
+PICTURES = {"gmm-2d": 1 + 3, "regression-1d": 3, "regression-2d": 1 + 3 + 3, "pinn-poisson": 1 + 3 + 3}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -76,7 +81,7 @@ def _small_protocols(monkeypatch):
 
 
 def run(out, name, activations=("relu", "prelu"), **options):
-    return bench(name, activations, **{"seeds": 2, "epochs": 2, "out": out, "in_process": True, **options})
+    return bench(name, activations, **{"seeds": 2, "epochs": 2, "out": out, "executor": "here", **options})
 
 
 def job_of(folder, name, activation="prelu", **changes):

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from softknee._bench.submission import Submission
+from softknee._bench.submission_module import make
 from softknee._catalogue import create
 from softknee._errors import UsageError
+from softknee.nn.activation import Activation
 from softknee.nn.options import needs_channels, stored
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from softknee._bench.submission import Entry
     from softknee._catalogue import Choice
-    from softknee.nn.activation import Activation
 
 # Channels lie here in images and in rows of units alike.
 CHANNELS = 1
 
 
-def units_before(choice: Choice, width: int) -> int:
+def units_before(choice: Entry, width: int) -> int:
     """Return how many units the layer before an activation must have, so that `width` come out of it.
 
     A gated pair takes two for each, Maxout a whole group; CReLU makes two of each.
@@ -37,20 +40,21 @@ def units_before(choice: Choice, width: int) -> int:
     Raises:
         UsageError: No number of them gives that many.
     """
-    share = _made_of_one(choice)
+    share = Fraction(1) if isinstance(choice, Submission) else _made_of_one(choice)
     units = width / share
     if units.denominator != 1:
         raise UsageError(f"it makes {share.numerator} of every {share.denominator} units, and so never {width}")
     return units.numerator
 
 
-def build_activation(choice: Choice, width: int, *, generator: torch.Generator | None = None) -> nn.Module:
+def build_activation(choice: Entry, width: int, *, generator: torch.Generator | None = None) -> nn.Module:
     """Make the module for a place.
 
     Args:
         choice: The activation.
         width: Units, or channels, that it hands on; a bare `per_channel` takes as many.
-        generator: Source of drawn parameters; networks inside of an activation draw from the global generator.
+        generator: Source of drawn parameters; submissions, and networks inside of an activation, draw from the
+            global generator.
 
     Returns:
         The module; it finds its channels in dimension 1.
@@ -58,6 +62,8 @@ def build_activation(choice: Choice, width: int, *, generator: torch.Generator |
     Raises:
         UsageError: An option does not fit.
     """
+    if isinstance(choice, Submission):
+        return make(choice)
     spec = choice.spec
     if spec.kind == "elementwise":
         return choice.build(channels=width, generator=generator)
@@ -75,7 +81,7 @@ def build_activation(choice: Choice, width: int, *, generator: torch.Generator |
 
 def has_curve(activation: nn.Module) -> bool:
     """Return whether an activation of softknee is a function of single elements, which can be drawn."""
-    return cast("Activation", activation).spec.kind == "elementwise"
+    return isinstance(activation, Activation) and activation.spec.kind == "elementwise"
 
 
 def _made_of_one(choice: Choice) -> Fraction:

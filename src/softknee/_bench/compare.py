@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from softknee._bench.execute import run_here, run_in_children
-from softknee._bench.lock import only_process
+from softknee._bench.execute import Event
+from softknee._bench.executors import make_executor
+from softknee._bench.lock import check_writable, only_process
 from softknee._bench.manifest import cell_rate, write_study
-from softknee._bench.plan import check_at_least, make_plan
+from softknee._bench.open_runs import settle, write_open
+from softknee._bench.plan import make_plan
 from softknee._bench.runs import FINISHED, read_result
 from softknee._bench.study import Study
 from softknee._bench.suite import SUITES
@@ -29,10 +30,10 @@ from softknee._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from softknee._bench.execute import Event
+    from softknee._bench.executors import Executor
     from softknee._bench.manifest import Rates
     from softknee._bench.plan import Plan
-    from softknee._bench.protocol import InitializationName, RateSource
+    from softknee._bench.protocol import InitializationName, Protocol, RateSource
     from softknee._bench.runs import Job, Split
 
 # What runs are evaluated on, by what a user asks for.
@@ -55,13 +56,14 @@ class Progress:
 
 
 def bench(
-    protocol: str,
+    protocol: str | Path | Protocol,
     activations: Sequence[str],
     *,
     seeds: int = 3,
     epochs: int | None = None,
     data: str | Path | None = None,
     out: str | Path | None = None,
+    executor: str = "local",
     jobs: int | None = None,
     reference: str | None = None,
     margin: float | None = None,
@@ -69,7 +71,8 @@ def bench(
     split: Literal["test", "dev"] = "test",
     final: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
-    in_process: bool = False,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Study | SuiteStudy:
     """Compare activations under a frozen protocol, or under each of a suite.
@@ -79,15 +82,19 @@ def bench(
     time; a call with other activations or more seeds on the same folder adds to the study there.
 
     Args:
-        protocol: Name of a protocol (`"fashion-mlp-fair"`) or of a suite (`"mls"`, `"transfer"`).
+        protocol: Name of a protocol (`"fashion-mlp-fair"`) or of a suite (`"mls"`, `"transfer"`); or one of your own,
+            as such or as a file that ends in `.toml`, see `docs/protocols.md`.
         activations: Names (`"gelu"`), names with options (`"swish[beta=1.5]"`, `"prelu[per_channel]"`), expressions
-            (`"x*tanh(exp(x))"`) or the groups `"chapter"` and `"mls-baselines"`.
+            (`"x*tanh(exp(x))"`), the groups `"chapter"` and `"mls-baselines"`, or `"submission:FILE.py"`, a file that
+            defines a class `CustomActivation`; see `docs/mls.md`.
         seeds: How many; the seeds are `0 ... seeds - 1` unless the protocol names some.
         epochs: Of each evaluated run; the protocol's own by default.
         data: `"mini"` (a part of Fashion-MNIST that ships with softknee, the small protocols' default), `"full"`, or a
             folder with the data; not for protocols that make their data.
         out: Where results go; `results/<protocol>` by default.
-        jobs: Child processes at the same time; one a core by default.
+        executor: Who does the runs: `"local"`, child processes of this one; `"here"`, this process; `"ray"`, a Ray
+            cluster; `"slurm"`, a Slurm cluster. It decides no number, and the same study may go on by another.
+        jobs: Runs at the same time; by default one a core, or as many as the Ray cluster takes.
         reference: What the others are compared with; ReLU where it takes part, else the first.
         margin: Differences within it count as equivalent; half a percentage point of accuracy or 0.01 of R² by
             default.
@@ -95,7 +102,8 @@ def bench(
         split: What is evaluated on: `"test"`, or `"dev"`, a part held out of the training data, for iterating.
         final: Evaluate under the hidden protocols of a suite, too.
         options: Open points of the protocol to be settled otherwise, by field of its recipe.
-        in_process: Train in this process, one run after the other, instead of in child processes.
+        time_limit: Minutes that an epoch of a submission may take, 60 by default.
+        memory_limit: Gigabytes that the process of a submission may take, half of the memory by default.
         progress: Called after each epoch and at the end of each run.
 
     Returns:
@@ -103,9 +111,10 @@ def bench(
 
     Raises:
         UsageError: The request cannot be met as given; raised before any training.
+        MissingExtra: What the executor needs is not installed; likewise.
+        SoftkneeError: Nothing can be written any more, or no process can be started; what is finished is kept.
     """
-    slots = _cores() if jobs is None else jobs
-    check_at_least(1, jobs=slots)
+    execute = make_executor(executor, jobs)
     if split not in SPLITS:
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     asked = partial(
@@ -117,23 +126,25 @@ def bench(
         margin=margin,
         save_epochs=save_epochs,
         split=SPLITS[split],
+        time_limit=time_limit,
+        memory_limit=memory_limit,
     )
     out = None if out is None else Path(out)
-    slots = 0 if in_process else slots
-    if protocol in SUITES:
+    if isinstance(protocol, str) and protocol in SUITES:
         folder = Path("results", protocol) if out is None else out
         plans = suite_plans(SUITES[protocol], folder, asked, data=data, final=final, options=options)
+        check_writable(folder)
         write_suite(folder, SUITES[protocol], list(plans))
-        _conduct(list(plans.values()), slots, progress)
+        _conduct(list(plans.values()), execute, progress)
         return SuiteStudy.load(folder)
     if final:
         raise UsageError(f"final is for suites with hidden protocols, which {protocol} is not")
     plan = asked(protocol, data=data, out=out, options=options)
-    _conduct([plan], slots, progress)
+    _conduct([plan], execute, progress)
     return Study.load(plan.folder)
 
 
-def _conduct(plans: Sequence[Plan], slots: int, progress: Callable[[Progress], None] | None) -> None:
+def _conduct(plans: Sequence[Plan], execute: Executor, progress: Callable[[Progress], None] | None) -> None:
     """Carry out plans, one after the other, and tell their progress as that of one."""
     total, before = sum(plan.total_epochs() for plan in plans), 0
     for plan in plans:
@@ -143,16 +154,16 @@ def _conduct(plans: Sequence[Plan], slots: int, progress: Callable[[Progress], N
                 progress(Progress(before + now.done, total, now.event))
 
         with only_process(plan.folder):
-            _Conductor(plan, slots=slots, progress=listen).conduct()
+            _Conductor(plan, execute=execute, progress=listen).conduct()
         before += plan.total_epochs()
 
 
 class _Conductor:
     """Carries a plan out: given rates and the tuning grid first, then tuning to its end, then the tuned rates."""
 
-    def __init__(self, plan: Plan, *, slots: int, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, plan: Plan, *, execute: Executor, progress: Callable[[Progress], None]) -> None:
         self.plan = plan
-        self.slots = slots
+        self.execute = execute
         self.progress = progress
         self.epochs: Counter[str] = Counter()
         tuning = plan.protocol.tuning
@@ -169,6 +180,7 @@ class _Conductor:
             self._execute(self._tuning_jobs())
         self._write()
         self._execute(self._cell_jobs("tuned"))
+        write_open(self.plan.folder, [])
 
     def _write(self) -> None:
         records = [self._tuning_record(*task, search) for task, search in self.searches.items() if search.scores]
@@ -245,18 +257,19 @@ class _Conductor:
         return {**about, "trials": trials}
 
     def _execute(self, jobs: list[Job]) -> None:
-        distinct = list({job.spec.key: job for job in jobs}.values())
-        if self.slots:
-            run_in_children(distinct, self._listen, slots=self.slots)
-        else:
-            run_here(distinct, self._listen)
+        """Have jobs done that are not; other processes that help with the study find them in its folder."""
+        waiting = []
+        for job in {job.spec.key: job for job in jobs}.values():
+            status = settle(job)
+            if status is None:
+                waiting.append(job)
+            else:
+                self._listen(Event(job, status=status))
+        if waiting:
+            write_open(self.plan.folder, waiting)
+            self.execute(waiting, self._listen)
 
     def _listen(self, event: Event) -> None:
         key, spec = event.job.spec.key, event.job.spec
         self.epochs[key] = event.epoch if event.status is None else spec.epochs
         self.progress(Progress(self.epochs.total(), self.plan.total_epochs(), event))
-
-
-def _cores() -> int:
-    """Count the cores this process may use, which containers and schedulers limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

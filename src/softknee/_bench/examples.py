@@ -14,7 +14,7 @@ from softknee._bench.record import classification_fields, finite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from softknee._bench.domain import Domain
     from softknee._bench.protocol import Recipe
@@ -62,6 +62,20 @@ class Examples(ABC):
         Yields:
             Inputs and targets.
         """
+
+    def objective(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a step of training minimizes, and the outputs it met.
+
+        Args:
+            model: To train.
+            inputs: From `batches`.
+            targets: Likewise.
+
+        Returns:
+            The mean loss, and `model(inputs)`.
+        """
+        outputs: Tensor = model(inputs)
+        return self.loss(outputs, targets), outputs
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -8,21 +8,25 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from softknee._bench.runs import finished_status, write_failure
+from softknee._bench.attempts import Watch, note_death
+from softknee._bench.work import attempt
+from softknee._errors import SoftkneeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from softknee._bench.runs import Job, Status
 
-ATTEMPTS = 2
+STARTS = 20  # of a child that dies before it takes a job: more than a hunt for processes brings about
+PAUSE = 0.2  # seconds before a run is asked for again that another process holds
 LONGEST_COMPLAINT = 2000
 
 
@@ -44,24 +48,40 @@ class Event:
 
 
 def run_here(jobs: Sequence[Job], listen: Callable[[Event], None]) -> None:
-    """Execute jobs one after the other in this process: for notebooks and tests."""
-    from softknee._bench.train import execute
+    """Execute jobs one after the other in this process: for notebooks and tests.
 
-    for job in jobs:
-        status = execute(job, lambda epoch, score, job=job: listen(Event(job, epoch, None, score)))  # type: ignore[misc]
-        listen(Event(job, status=status))
+    Args:
+        jobs: In the order they are started; one that another process works on is waited for.
+        listen: Called with what happens.
+
+    Raises:
+        SoftkneeError: Nothing can be written.
+    """
+    waiting, watch = deque(jobs), Watch()
+    while waiting:
+        job = waiting.popleft()
+        status = attempt(job, watch, lambda epoch, score, job=job: listen(Event(job, epoch, None, score)))  # type: ignore[misc]
+        if status is None:
+            waiting.append(job)
+            time.sleep(PAUSE)
+        else:
+            listen(Event(job, status=status))
 
 
 def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int) -> None:
     """Execute jobs in `slots` child processes that stay warm between jobs.
 
-    A child that dies is replaced and its job tried once more; if that dies too, the run is recorded as lost and the
-    others go on. However this function is left, no child is left behind, and unfinished runs can be resumed.
+    A child that dies is replaced and its run goes on where it was; a run is lost when several attempts in a row die
+    without a further epoch, and the others go on. However this function is left, no child is left behind, and
+    unfinished runs can be resumed.
 
     Args:
-        jobs: In the order they are started.
+        jobs: In the order they are started; one that another process works on is waited for.
         listen: Called in this thread.
         slots: How many children work at the same time.
+
+    Raises:
+        SoftkneeError: Nothing can be written, or children die before they do anything.
     """
     waiting = deque(jobs)
     events: SimpleQueue[Event] = SimpleQueue()
@@ -70,24 +90,24 @@ def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slo
     try:
         for thread in threads:
             thread.start()
-        for event in _until_done(events, threads):
-            listen(event)
+        while any(thread.is_alive() for thread in threads) or not events.empty():
+            _raise_first(slot_list)
+            event = _next(events)
+            if event is not None:
+                listen(event)
     finally:
         waiting.clear()
         for slot in slot_list:
             slot.stop()
         for thread in threads:
             thread.join()
-    for slot in slot_list:
+    _raise_first(slot_list)
+
+
+def _raise_first(slots: Sequence[_Slot]) -> None:
+    for slot in slots:
         if slot.error is not None:
             raise slot.error
-
-
-def _until_done(events: SimpleQueue[Event], threads: Sequence[threading.Thread]) -> Iterator[Event]:
-    while any(thread.is_alive() for thread in threads) or not events.empty():
-        event = _next(events)
-        if event is not None:
-            yield event
 
 
 def _next(events: SimpleQueue[Event]) -> Event | None:
@@ -104,17 +124,19 @@ class _Slot:
         self._waiting = waiting
         self._events = events
         self._child: _Child | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._failed_starts = 0
         self.error: BaseException | None = None
 
     def work(self) -> None:
-        """Take jobs until there are none; an exception is kept for the caller's thread."""
+        """Take jobs until there are none; an exception is kept for the caller's thread, and ends the others' work."""
         try:
-            while not self._stopped and (job := self._next_job()) is not None:
+            while not self._stopped.is_set() and (job := self._next_job()) is not None:
                 self._run(job)
         except BaseException as error:
             self.error = error
+            self._waiting.clear()
         finally:
             if self._child is not None:
                 self._child.end()
@@ -122,7 +144,7 @@ class _Slot:
     def stop(self) -> None:
         """End the child at once; the run it is in can be resumed from its last epoch."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             if self._child is not None:
                 self._child.kill()
 
@@ -134,30 +156,52 @@ class _Slot:
             return None
 
     def _run(self, job: Job) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        while not self._stopped.is_set():
             child = self._warm_child(job.spec.threads)
-            status = child.run(job, self._events.put)
-            if status is None and not self._stopped:
-                complaint = child.end()
-                if attempt == ATTEMPTS:
-                    write_failure(job.folder, job.spec, "lost", kind="ProcessDied", message=complaint)
-                    status = "lost"
-            if status is not None or self._stopped:
-                break
-        if status is not None:
-            self._events.put(Event(job, status=status))
+            answer = child.run(job, self._events.put)
+            if answer is None:
+                self._bury(child, job)
+            elif answer == "held":  # by another process, one of another machine perhaps
+                self._waiting.append(job)
+                self._stopped.wait(PAUSE)
+                return
+            else:
+                self._events.put(Event(job, status=answer))
+                return
+
+    def _bury(self, child: _Child, job: Job) -> None:
+        """Write down how a child died.
+
+        Raises:
+            SoftkneeError: It never began, and another would not either; that has nothing to do with the job.
+        """
+        words = child.end()
+        if child.began:
+            self._failed_starts = 0
+            note_death(job.folder, child.pid, words, on_purpose=self._stopped.is_set())
+            return
+        self._failed_starts += 1
+        if not self._stopped.is_set() and (child.failed or self._failed_starts == STARTS):
+            raise SoftkneeError(f"a process for runs cannot be started: {words}")
 
     def _warm_child(self, threads: int) -> _Child:
         with self._lock:
-            if self._child is None or self._child.is_dead():
-                self._child = _Child(threads)
-            if self._stopped:
+            if self._child is not None and self._child.is_dead():
+                self._child.end()
+                self._child = None
+            self._child = self._child or _Child(threads)
+            if self._stopped.is_set():
                 self._child.kill()
             return self._child
 
 
 class _Child:
-    """A warm worker process."""
+    """A warm worker process.
+
+    Attributes:
+        pid: Its id.
+        began: Whether it came so far that it could take a job.
+    """
 
     def __init__(self, threads: int) -> None:
         package = str(Path(__file__).parents[2])
@@ -172,6 +216,13 @@ class _Child:
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # a Ctrl-C in the terminal is the parent's to handle
         )
+        self.pid = self._process.pid
+        self.began = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by itself, and not by a signal: another would, too."""
+        return (self._process.poll() or 0) > 0
 
     def is_dead(self) -> bool:
         return self._process.poll() is not None
@@ -179,18 +230,26 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
 
-    def run(self, job: Job, put: Callable[[Event], None]) -> Status | None:
-        """Do the job and pass its events on; None when the process dies before it has told the end."""
+    def run(self, job: Job, put: Callable[[Event], None]) -> Status | Literal["held"] | None:
+        """Do the job and pass its events on; None when the process dies before it has told the end.
+
+        Raises:
+            SoftkneeError: It cannot write.
+        """
         try:
             print(job.model_dump_json(), file=self._process.stdin, flush=True)
             for line in self._process.stdout or ():
                 event = json.loads(line)
+                self.began = True
                 if event["event"] == "end":
-                    return event["status"]  # type: ignore[no-any-return]
-                put(Event(job, event["epoch"], None, event["score"]))
+                    return event["status"] or "held"
+                if event["event"] == "refused":
+                    raise SoftkneeError(event["message"])
+                if event["event"] == "epoch":
+                    put(Event(job, event["epoch"], None, event["score"]))
         except (BrokenPipeError, json.JSONDecodeError):
             pass  # it died while it was written to, or in the middle of a line
-        return finished_status(job)
+        return None
 
     def end(self) -> str:
         """Make sure the process is gone, free its pipes and say how it ended, with its last words."""
@@ -204,4 +263,4 @@ class _Child:
         self._complaints.seek(0)
         words = self._complaints.read().strip()[-LONGEST_COMPLAINT:]
         self._complaints.close()
-        return f"the process died {ATTEMPTS} times, last with exit status {status}{': ' if words else ''}{words}"
+        return f"its process died with exit status {status}{': ' if words else ''}{words}"

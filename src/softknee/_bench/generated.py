@@ -85,7 +85,7 @@ class Regression(Task):
             f"y = {self.formula}, {where}. Every step draws new points evenly; R² is taken on a fixed grid of "
             f"{' x '.join([str(self.grid)] * axes)} points."
         )
-        return Facts(source, _hashed(self.formula, axes, low, high, self.grid), None, self.grid**axes, about)
+        return Facts(source, hashed(self.formula, axes, low, high, self.grid), None, self.grid**axes, about)
 
     def load(self, source: str, split: Split) -> Examples:
         """Return the points.
@@ -141,7 +141,7 @@ class Mixture(Task):
             f"all runs: {self.train:,} points to train on, {self.test:,} to evaluate on. Whoever knew the Gaussians "
             f"could tell {best:.1f} % of these right."
         )
-        definition = _hashed(self.components, self.classes, self.seed, self.train, self.test, *WIDTHS)
+        definition = hashed(self.components, self.classes, self.seed, self.train, self.test, *WIDTHS)
         return Facts(source, definition, self.train, self.test, about)
 
     def load(self, source: str, split: Split) -> Tensors:
@@ -204,5 +204,6 @@ def _random(seed: int) -> np.random.RandomState:
     return np.random.RandomState(seed)
 
 
-def _hashed(*definition: object) -> str:
+def hashed(*definition: object) -> str:
+    """Return the SHA-256 of what defines data: of its JSON, hexadecimal."""
     return hashlib.sha256(json.dumps(definition).encode()).hexdigest()

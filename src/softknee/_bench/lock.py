@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import secrets
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from softknee._bench.study_files import RUNS
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK = ".lock"
+PROBE = 64 * 1024  # bytes: a study needs more than an empty file
 
 
 @contextmanager
@@ -26,14 +28,14 @@ def only_process(folder: Path) -> Iterator[None]:
         Nothing.
 
     Raises:
-        UsageError: Another process works there.
+        UsageError: Another process works there, or nothing can be written.
     """
+    check_writable(folder)
     try:
         import fcntl
     except ImportError:
         yield
         return
-    (folder / RUNS).mkdir(parents=True, exist_ok=True)
     with (folder / RUNS / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,3 +44,24 @@ def only_process(folder: Path) -> Iterator[None]:
                 f"another process is working in {folder}; wait for it, or give another folder as out"
             ) from None
         yield
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder for a study and see that files can be written in it.
+
+    Args:
+        folder: Of the study.
+
+    Raises:
+        UsageError: It cannot be made or written; the message says why.
+    """
+    probe = folder / RUNS / f".{secrets.token_hex(6)}.part"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(PROBE))
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot write in {folder}: {reason}; mend that, or give another folder as out") from error

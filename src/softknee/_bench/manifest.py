@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from softknee._bench.record import curve_points, environment, finite, sample
 from softknee._bench.streams import Stream, stream_generator
 from softknee._bench.study_files import MANIFEST, SCHEMA, read_checked
+from softknee._catalogue import Choice
 from softknee._errors import StudyMismatch, UsageError
 from softknee._report.files import write_atomic
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from softknee._bench.plan import Plan
     from softknee._bench.protocol import Cell, InitializationName
+    from softknee._bench.submission import Entry
 
     # The tuned learning rate by activation and initialization; None where no rate trained at all.
     Rates = Mapping[tuple[str, InitializationName], float | None]
@@ -43,11 +45,13 @@ def write_study(plan: Plan, *, rates: Rates, tuning: Sequence[dict[str, Any]]) -
         "runs": list(_planned_runs(plan, rates)),
         "evaluated_runs": _evaluated_runs(plan, rates),
         "tuning": list(tuning),
-        "curves": {c.label: _curve(plan, c.label) for c in plan.choices if c.spec.kind == "elementwise"},
+        "curves": {c.label: _curve(plan, c) for c in plan.choices if _has_curve(c)},
         "picture": plan.task.picture(),
         "environment": environment(),
     }
     plan.folder.mkdir(parents=True, exist_ok=True)
+    for submission in plan.submissions:
+        submission.keep(plan.folder)
     write_atomic(plan.folder / MANIFEST, json.dumps(study, allow_nan=False))
 
 
@@ -127,8 +131,12 @@ def _evaluated_runs(plan: Plan, rates: Rates) -> int:
     return sum(wanted) * len(plan.seeds)
 
 
-def _curve(plan: Plan, label: str) -> dict[str, list[float | None]]:
+def _has_curve(choice: Entry) -> TypeGuard[Choice]:
+    return isinstance(choice, Choice) and choice.spec.kind == "elementwise"
+
+
+def _curve(plan: Plan, choice: Choice) -> dict[str, list[float | None]]:
     """Sample an activation as the first seed starts with it, in the first channel of its first place."""
     width = plan.protocol.recipe.widths[1]
-    activation = plan.choice(label).build(channels=width, generator=stream_generator(plan.seeds[0], Stream.ACTIVATION))
+    activation = choice.build(channels=width, generator=stream_generator(plan.seeds[0], Stream.ACTIVATION))
     return {"x": list(curve_points()), "y": finite(sample(activation, width)[:, 0])}

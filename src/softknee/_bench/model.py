@@ -13,8 +13,11 @@ from torch import nn
 
 from softknee._bench.activations import build_activation, has_curve, units_before
 from softknee._bench.networks import NETWORKS, SHAPE, build_network
+from softknee._bench.recurrent import build_gru
 from softknee._bench.resnet import build_resnet
 from softknee._bench.streams import Stream, stream_generator, stream_seed
+from softknee._bench.submission import Submission
+from softknee._bench.submission_module import build_lazy
 from softknee._bench.transformer import build_gpt, build_vit
 from softknee._card.propagation import gain
 from softknee._errors import UsageError
@@ -26,14 +29,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softknee._bench.protocol import Recipe
+    from softknee._bench.submission import Entry
     from softknee._card.propagation import Gain
-    from softknee._catalogue import Choice
 
 # Layers whose multiply-adds are counted.
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_model(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the model of a recipe with its default initialization.
 
     Weights and activation parameters are drawn from streams of their own, so two activations start from the same
@@ -53,7 +56,10 @@ def build_model(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     Raises:
         UsageError: The activation does not fit.
     """
-    return BUILDERS[recipe.model](recipe, choice, seed=seed)
+    model = BUILDERS[recipe.model](recipe, choice, seed=seed)
+    if isinstance(choice, Submission):
+        build_lazy(model, shape=example_shape(recipe), seed=seed)
+    return model
 
 
 def example_shape(recipe: Recipe) -> tuple[int, ...]:
@@ -61,7 +67,7 @@ def example_shape(recipe: Recipe) -> tuple[int, ...]:
     return SHAPE if recipe.model in NETWORKS else recipe.widths[:1]
 
 
-def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_mlp(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the perceptron; see `build_model`."""
     linear, activations = _drawn(recipe, choice, seed, hidden=nn.Linear, inputs=recipe.widths[0])
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -72,7 +78,20 @@ def build_mlp(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def build_cnn(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_normed_mlp(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
+    """Build the perceptron with a batch norm before each activation and dropout behind it; see `build_model`."""
+    linear, activations = _drawn(recipe, choice, seed, hidden=nn.Linear, inputs=recipe.widths[0])
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, activation in enumerate(activations):
+        layers[f"linear_{index}"] = linear[index]
+        layers[f"norm_{index}"] = nn.BatchNorm1d(len(linear[index].get_parameter("weight")))
+        layers[f"activation_{index}"] = activation
+        layers[f"dropout_{index}"] = nn.Dropout(recipe.dropout)
+    layers[f"linear_{len(activations)}"] = linear[-1]
+    return nn.Sequential(layers)
+
+
+def build_cnn(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the network of 3 x 3 convolutions on square grey images, 2 x 2 maxima behind each; see `build_model`."""
     convolution = partial(nn.Conv2d, kernel_size=3, padding=1)
     side = isqrt(recipe.widths[0])
@@ -88,20 +107,42 @@ def build_cnn(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
+def build_cnn_1d(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
+    """Build the network of convolutions on series, of 5 numbers and then of 3, in steps of 2; see `build_model`."""
+
+    def convolution(channels: int, outputs: int) -> nn.Conv1d:
+        return nn.Conv1d(channels, outputs, 5 if channels == 1 else 3, stride=2, padding=1)
+
+    length = (recipe.widths[0] - 1) // 2
+    for _ in recipe.widths[2:-1]:
+        length = (length + 1) // 2
+    weighted, activations = _drawn(recipe, choice, seed, hidden=convolution, inputs=1, places=length)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(series=nn.Unflatten(1, (1, -1)))
+    for index, activation in enumerate(activations):
+        layers[f"convolution_{index}"] = weighted[index]
+        layers[f"activation_{index}"] = activation
+    layers["flatten"] = nn.Flatten()
+    layers[f"linear_{len(activations)}"] = weighted[-1]
+    return nn.Sequential(layers)
+
+
 BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = MappingProxyType(
     {
         "mlp": build_mlp,
+        "normed-mlp": build_normed_mlp,
         "cnn": build_cnn,
+        "cnn-1d": build_cnn_1d,
         "resnet": build_resnet,
         "vit": build_vit,
         "gpt": build_gpt,
+        "gru": build_gru,
         **dict.fromkeys(NETWORKS, build_network),
     }
 )
 
 
 def _drawn(
-    recipe: Recipe, choice: Choice, seed: int, *, hidden: Callable[[int, int], nn.Module], inputs: int, places: int = 1
+    recipe: Recipe, choice: Entry, seed: int, *, hidden: Callable[[int, int], nn.Module], inputs: int, places: int = 1
 ) -> tuple[list[nn.Module], list[nn.Module]]:
     """Return the layers with weights, a linear one last, and the activations behind all but that one.
 
@@ -131,9 +172,14 @@ def _drawn(
 
 
 def activation_sites(model: nn.Sequential) -> dict[str, nn.Module]:
-    """Return the distinct activation instances by the path of their first place."""
-    names = ((path, module, path.split(".")[-1]) for path, module in model.named_modules())
-    return {path: module for path, module, name in names if name == "activation" or name.startswith("activation_")}
+    """Return the distinct activation instances by the path of their first place; what is inside of one is none."""
+    sites: dict[str, nn.Module] = {}
+    last = None
+    for path, module in model.named_modules():  # what is inside of a module follows it
+        name = path.split(".")[-1]
+        if (name == "activation" or name.startswith("activation_")) and not (last and path.startswith(last)):
+            sites[path], last = module, f"{path}."
+    return sites
 
 
 def site_gains(model: nn.Sequential) -> dict[str, Gain]:

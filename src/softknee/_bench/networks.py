@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from softknee._bench.protocol import Recipe
-    from softknee._catalogue import Choice
+    from softknee._bench.submission import Entry
 
 # What they take.
 SHAPE = (3, 32, 32)
@@ -35,7 +35,7 @@ NETWORKS: Mapping[str, tuple[Callable[..., nn.Sequential], tuple[str, ...]]] = M
 )
 
 
-def build_network(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_network(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build a network; see `build_model`.
 
     Args:

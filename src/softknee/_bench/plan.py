@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softknee._bench.manifest import check_same, held_study
-from softknee._bench.model import build_model, example_shape, match_gains
+from softknee._bench.model import activation_sites, build_model, example_shape, match_gains
 from softknee._bench.protocols import expand_groups, get_protocol, with_options
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
+from softknee._bench.submission import Entry, Submission, is_submission, parse_entry
+from softknee._bench.submission_check import check_submission, over_budget, parameter_budget, refuse
+from softknee._bench.submission_run import make_limits
 from softknee._bench.tasks import TASKS
-from softknee._catalogue import parse_choice
 from softknee._engine.build import kernel_level
 from softknee._errors import OptionError, UsageError
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from softknee._bench.metric import Metric
     from softknee._bench.protocol import InitializationName, Protocol
     from softknee._bench.runs import Split
+    from softknee._bench.submission_guard import Limits
     from softknee._bench.task import Facts, Task
-    from softknee._catalogue import Choice
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Plan:
         margin: Differences within it count as equivalent.
         save_epochs: Epochs after which weights are kept.
         split: What is evaluated on: the test part, or `"validation"`, a part held out of the training part.
+        limits: Of the process of a submission.
     """
 
     protocol: Protocol
-    choices: tuple[Choice, ...]
+    choices: tuple[Entry, ...]
     seeds: tuple[int, ...]
     epochs: int
     source: str
@@ -60,6 +63,7 @@ class Plan:
     margin: float
     save_epochs: tuple[int, ...]
     split: Split
+    limits: Limits
 
     @property
     def task(self) -> Task:
@@ -76,9 +80,15 @@ class Plan:
         """Canonical texts of the activations."""
         return tuple(choice.label for choice in self.choices)
 
-    def choice(self, label: str) -> Choice:
-        """Return the activation of that label."""
-        return next(choice for choice in self.choices if choice.label == label)
+    @property
+    def submissions(self) -> tuple[Submission, ...]:
+        """Those of the activations that files define."""
+        return tuple(choice for choice in self.choices if isinstance(choice, Submission))
+
+    @cached_property
+    def budget(self) -> int | None:
+        """How many parameters a model may have; None for any number."""
+        return parameter_budget(self.protocol)
 
     @cached_property
     def _definitions(self) -> dict[str, str]:
@@ -103,7 +113,8 @@ class Plan:
             kernels=kernel_level(),
             save_epochs=() if tuning else self.save_epochs,
         )
-        return Job(spec=spec, source=self.source, folder=self.folder / RUNS / spec.key)
+        limits = self.limits if is_submission(activation) else None
+        return Job(spec=spec, source=self.source, folder=self.folder / RUNS / spec.key, limits=limits)
 
     def total_epochs(self) -> int:
         """Count the epochs of all runs, tuning included, whether finished already or not."""
@@ -116,7 +127,7 @@ class Plan:
 
 
 def make_plan(
-    protocol: str,
+    protocol: str | Path | Protocol,
     activations: Sequence[str],
     *,
     seeds: int,
@@ -128,6 +139,8 @@ def make_plan(
     save_epochs: Sequence[int],
     split: Split = "test",
     options: Mapping[str, Any] = MappingProxyType({}),
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
 ) -> Plan:
     """Check everything that can be wrong with a request and load the data; nothing is written.
 
@@ -136,7 +149,7 @@ def make_plan(
     """
     frozen = with_options(get_protocol(protocol), options)
     length = frozen.epochs if epochs is None else epochs
-    choices = _choices(activations)
+    limits = make_limits(time_limit, memory_limit)
     check_at_least(1, seeds=seeds, epochs=length)
     for epoch in save_epochs:
         check_at_least(1, save_epochs=epoch)
@@ -148,9 +161,10 @@ def make_plan(
         raise UsageError(f"margin must be a positive number of {task.metric.unit}, got {margin!r}")
     source = task.source(data)
     folder = (Path("results", frozen.name) if out is None else Path(out)).resolve()
+    choices = _choices(activations, folder)
     held = held_study(folder)
     if held is not None:  # nothing that is there leaves the report
-        choices = tuple(dict.fromkeys([*map(parse_choice, held["activations"]), *choices]))
+        choices = tuple(dict.fromkeys([*(parse_entry(text, folder) for text in held["activations"]), *choices]))
         seeds = max(seeds, len(held["seeds"]))
     plan = Plan(
         protocol=frozen,
@@ -160,10 +174,11 @@ def make_plan(
         source=source,
         data=task.facts(source),
         folder=folder,
-        reference=_reference(reference, choices),
+        reference=_reference(reference, choices, folder),
         margin=float(margin),
         save_epochs=tuple(sorted(set(save_epochs))),
         split=split,
+        limits=limits,
     )
     if held is not None:
         check_same(plan, held)
@@ -172,13 +187,20 @@ def make_plan(
     return plan
 
 
-def _check_fits(plan: Plan, choice: Choice) -> None:
+def _check_fits(plan: Plan, choice: Entry) -> None:
     """Build the model and try it on one example, so that what cannot run is refused before anything runs.
 
+    Submissions are tried in a process of their own, once for each study.
+
     Raises:
-        OptionError: The activation has parameters for another number of channels, takes other shapes, or has no gain
-            where one is needed.
+        OptionError: The activation has parameters for another number of channels or too many, takes other shapes, has
+            no gain where one is needed, or does what a submission may not.
     """
+    if isinstance(choice, Submission):
+        if not choice.is_kept(plan.folder):
+            checked = check_submission(plan.protocol, choice, gigabytes=plan.limits.gigabytes)
+            refuse(checked, choice.label)
+        return
     recipe = plan.protocol.recipe
     try:
         model = build_model(recipe, choice, seed=plan.seeds[0])
@@ -187,12 +209,17 @@ def _check_fits(plan: Plan, choice: Choice) -> None:
             match_gains(model, input_square=1.0, seed=plan.seeds[0])
     except UsageError as error:
         raise OptionError(f"{choice.label} does not fit the model of {plan.protocol.name}: {error}") from error
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if plan.budget is not None and parameters > plan.budget:
+        own = sum(parameter.numel() for site in activation_sites(model).values() for parameter in site.parameters())
+        said = over_budget(parameters, own, plan.budget)
+        raise OptionError(f"{choice.label} is too large for {plan.protocol.name}: {said}")
 
 
-def _choices(activations: Sequence[str]) -> tuple[Choice, ...]:
+def _choices(activations: Sequence[str], folder: Path) -> tuple[Entry, ...]:
     if isinstance(activations, str) or not all(isinstance(text, str) for text in activations):
         raise UsageError(f"activations must be a list of texts, got {activations!r}")
-    choices = tuple(dict.fromkeys(parse_choice(text) for text in expand_groups(activations)))
+    choices = tuple(dict.fromkeys(parse_entry(text, folder) for text in expand_groups(activations)))
     if not choices:
         raise UsageError("activations must name at least one activation, got none")
     return choices
@@ -209,11 +236,11 @@ def check_at_least(least: int, **values: int) -> None:
             raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def _reference(asked: str | None, choices: Sequence[Choice]) -> str:
+def _reference(asked: str | None, choices: Sequence[Entry], folder: Path) -> str:
     labels = [choice.label for choice in choices]
     if asked is None:
         return "relu" if "relu" in labels else labels[0]
-    label = parse_choice(asked).label
+    label = parse_entry(asked, folder).label
     if label not in labels:
         raise UsageError(f"reference must be one of the compared activations ({', '.join(labels)}), got {asked!r}")
     return label

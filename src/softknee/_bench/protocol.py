@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from itertools import chain, count, islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 InitializationName = Literal["default", "matched"]
 TaskName = Literal[
-    "fashion-mnist", "digits", "text", "gmm-2d", "regression-1d", "regression-2d", "cifar10", "cifar100", "fashion-rgb"
+    "fashion-mnist",
+    "digits",
+    "text",
+    "gmm-2d",
+    "regression-1d",
+    "regression-2d",
+    "cifar10",
+    "cifar100",
+    "fashion-rgb",
+    "mnist1d",
+    "breast-cancer",
+    "poisson",
 ]
-ModelName = Literal["mlp", "cnn", "resnet", "vit", "gpt", "resnet20", "vgg16-bn", "mobilenetv2"]
+ModelName = Literal[
+    "mlp", "normed-mlp", "cnn", "cnn-1d", "resnet", "vit", "gpt", "gru", "resnet20", "vgg16-bn", "mobilenetv2"
+]
 OptimizerName = Literal["sgd", "adam"]
+PlaceName = Literal["candidate", "gates"]
 RateSource = Literal["given", "tuned"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Frozen(BaseModel):
-    """Base of the configuration models: immutable, hashable, unknown fields refused."""
+    """Base of the configuration models: immutable, hashable, unknown fields and infinite numbers refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # Fields that came later than runs did; at their defaults they are left out, so that those runs keep their keys.
 _LATER = (
     *("task", "model", "optimizer", "steps", "weight_decay", "schedule", "augmented"),
-    *("normalization", "shortcut", "expand_first", "head_dropout"),
+    *("normalization", "shortcut", "expand_first", "head_dropout", "dropout", "place"),
 )
 
 
@@ -34,10 +59,11 @@ class Recipe(Frozen):
 
     Attributes:
         task: What is learned, one of `softknee._bench.tasks.TASKS`.
-        model: `"mlp"`; on square grey images `"cnn"` (3 x 3 convolutions with pooling behind each), `"resnet"`
-            (residual blocks, each but the first at half the size) and `"vit"` (a transformer of patches); `"gpt"`, a
-            transformer of bytes; on images in colour of 32 x 32 the public protocol's `"resnet20"`, `"vgg16-bn"` and
-            `"mobilenetv2"`.
+        model: `"mlp"`, or `"normed-mlp"` with a batch norm before and dropout behind each activation; on square grey
+            images `"cnn"` (3 x 3 convolutions with pooling behind each), `"resnet"` (residual blocks, each but the
+            first at half the size), `"vit"` (a transformer of patches) and `"gru"` (a gated cell that reads rows);
+            `"cnn-1d"` on series (convolutions, each at half the length); `"gpt"`, a transformer of bytes; on images in
+            colour of 32 x 32 the public protocol's `"resnet20"`, `"vgg16-bn"` and `"mobilenetv2"`.
         widths: Inputs, what each hidden layer hands on (units, or channels of a convolution or block; hidden units of a
             transformer's block, which has a fourth as many features), and outputs. Networks of the public protocol have
             inputs and outputs alone.
@@ -53,23 +79,28 @@ class Recipe(Frozen):
         shortcut: Of `"resnet20"` where the shape changes: `"projection"` or `"padding"`.
         expand_first: Whether the first block of `"mobilenetv2"` has the convolution that widens by 1.
         head_dropout: Before the classifier of `"mobilenetv2"`.
+        dropout: Behind each activation of `"normed-mlp"`.
+        place: Where the activation stands in `"gru"`: at the `"candidate"` for the next state, which is usually a tanh,
+            or at the `"gates"`, usually sigmoids; the other place keeps its usual function.
     """
 
     task: TaskName = "fashion-mnist"
     model: ModelName = "mlp"
-    widths: tuple[int, ...] = (784, 256, 192, 128, 64, 10)
+    widths: tuple[PositiveInt, ...] = (784, 256, 192, 128, 64, 10)
     shared_activation: bool = False
-    batch_size: int = 128
-    steps: int = 0
+    batch_size: PositiveInt = 128
+    steps: NonNegativeInt = 0
     optimizer: OptimizerName = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    momentum: Share = 0.9
+    weight_decay: NonNegativeFloat = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     augmented: bool = False
     normalization: Literal["exact", "common"] = "exact"
     shortcut: Literal["projection", "padding"] = "projection"
     expand_first: bool = False
-    head_dropout: float = 0.0
+    head_dropout: Share = 0.0
+    dropout: Share = 0.0
+    place: PlaceName = "candidate"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -108,10 +139,10 @@ class Tuning(Frozen):
         epochs_fraction: Length of a tuning run as a fraction of the study's epochs.
     """
 
-    grid: tuple[float, ...] = (0.001, 0.0032, 0.01, 0.032, 0.1)
-    trials: int = 7
-    seeds: tuple[int, ...] = (1_000_000,)
-    epochs_fraction: float = 1 / 3
+    grid: tuple[PositiveFloat, ...] = (0.001, 0.0032, 0.01, 0.032, 0.1)
+    trials: PositiveInt = 7
+    seeds: tuple[NonNegativeInt, ...] = (1_000_000,)
+    epochs_fraction: PositiveFloat = 1 / 3
 
     def epochs(self, epochs: int) -> int:
         """Return how many epochs a tuning run takes in a study of `epochs` epochs."""
@@ -140,12 +171,12 @@ class Protocol(Frozen):
     title: str
     description: str
     recipe: Recipe
-    learning_rate: float = 1e-3
-    epochs: int = 15
+    learning_rate: PositiveFloat = 1e-3
+    epochs: PositiveInt = 15
     cells: tuple[Cell, ...] = (Cell(name="default-given", title="default initialization, given rate"),)
     tuning: Tuning | None = None
-    seeds: tuple[int, ...] = ()
-    budget: float | None = None
+    seeds: tuple[NonNegativeInt, ...] = ()
+    budget: PositiveFloat | None = None
     options: tuple[str, ...] = ()
 
     def first_seeds(self, number: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from softknee._bench.layers import MakeActivation
     from softknee._bench.protocol import Recipe
-    from softknee._catalogue import Choice
+    from softknee._bench.submission import Entry
 
     Shortcut = Literal["projection", "padding"]
 
@@ -64,7 +64,7 @@ def build_resnet20(
     return nn.Sequential(layers)
 
 
-def build_resnet(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_resnet(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the network of one block for each width, on square grey images; see `build_model`.
 
     The first convolution halves the sides of the image, and so does every block but the first.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from softknee._bench.protocol import Frozen, InitializationName, Recipe
 from softknee._bench.study_files import RESULT, SCHEMA, read_checked
+from softknee._bench.submission_guard import Limits
 from softknee._bench.tasks import TASKS
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
@@ -72,11 +73,18 @@ class Job(Frozen):
         spec: The run.
         source: As the task's `load` takes it.
         folder: The run's own folder.
+        limits: What the process of a submission may take; None for the usual ones.
     """
 
     spec: RunSpec
     source: str
     folder: Path
+    limits: Limits | None = None
+
+    @property
+    def study(self) -> Path:
+        """Folder of the study."""
+        return self.folder.parents[1]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -87,16 +95,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def finished_status(job: Job) -> Status | None:
-    """Return how the run ended, `done` or `diverged`, if nothing of it is missing.
-
-    Failed and lost runs are tried again, and so is a run without the weights that are to be kept.
-    """
+def ended_status(job: Job) -> Status | None:
+    """Return how the run ended, well or not, if nothing of it is missing; weights that are to be kept belong to it."""
     result = read_result(job.folder)
-    if result is None or result.get("status") not in FINISHED:
+    if result is None or result.get("status") not in get_args(Status):
         return None
     kept = all((job.folder / weights_name(epoch)).is_file() for epoch in job.spec.save_epochs)
-    return result["status"] if kept or result["status"] == "diverged" else None
+    return result["status"] if kept or result["status"] != "done" else None
+
+
+def finished_status(job: Job) -> Status | None:
+    """Return how the run ended, `done` or `diverged`; what failed, was lost or is incomplete is tried again."""
+    status = ended_status(job)
+    return status if status in FINISHED else None
 
 
 def weights_name(epoch: int) -> str:

@@ -69,6 +69,27 @@ def warnings(files: StudyFiles) -> list[str]:
     return sentences
 
 
+def reads_sentence(studies: Sequence[StudyFiles]) -> str:
+    """Say how often test sets were read, which is how often something could have been chosen by them.
+
+    Args:
+        studies: Any number.
+
+    Returns:
+        A sentence.
+    """
+    reads = sum(map(_test_reads, studies))
+    if not reads:
+        return "No test set was read."
+    return f"Test sets were read {plural(reads, 'time')}, after each epoch of every run; to choose, use --split dev."
+
+
+def _test_reads(files: StudyFiles) -> int:
+    if files.manifest.get("split", "test") != "test":
+        return 0
+    return sum(len(run.get(files.metric.test) or ()) for run in {run.key: run for run in files.runs}.values())
+
+
 def spread_sentences(files: StudyFiles, tables: Sequence[CellTable]) -> list[str]:
     """Say how much of the gap between activations is left under the other conditions, from the measured spreads.
 

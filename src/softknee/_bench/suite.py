@@ -20,6 +20,7 @@ class Suite(Frozen):
         description: One or two sentences for the report.
         protocols: Their names; the first is ranked first.
         hidden: Of those that are left out while one iterates, and evaluated at the end.
+        baselines: What a submission is compared with where nothing else is asked for.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Suite(Frozen):
     description: str
     protocols: tuple[str, ...]
     hidden: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ("relu",)
 
     def members(self, *, final: bool) -> tuple[str, ...]:
         """Return the names of the protocols, the hidden ones too if `final`."""
@@ -44,6 +46,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 "last epoch; the public tables show that of the best epoch on the test set.",
                 protocols=("mls-resnet20-cifar10", "mls-vgg16bn-cifar100"),
                 hidden=("mls-mobilenetv2-fmnist",),
+                baselines=("mls-baselines",),
             ),
             Suite(
                 name="transfer",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softknee._bench.page_tables import MATRIX_CORNER, SIGNS, cell_table, kind_of
-from softknee._bench.study_findings import findings, warnings
+from softknee._bench.study_findings import findings, reads_sentence, warnings
+from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._report.critical import Ranked, critical_diagram
 from softknee._report.page import Figure, Fold, Gallery, Note, Page, Section
 from softknee._report.table import Cell, Column, Table, number, plural
@@ -32,10 +33,12 @@ def suite_page(files: SuiteFiles, studies: Sequence[Study], together: Together) 
     suite = files.manifest["suite"]
     labels = dict.fromkeys(label for study in studies for label in study.files.activations)
     lead = "Mean test score after the last epoch with its 95 % interval; verdicts are against each study's reference."
+    reads = reads_sentence([study.files for study in studies])
     sections = [
-        Section("overview", "All settings", lead, [overview_table(studies), Note(_signs())]),
+        Section("overview", "All settings", lead, [overview_table(studies), Note(_signs()), Note(reads)]),
         _ranks(studies, together),
         Section("settings", "Setting by setting", "", [_fold(study) for study in studies]),
+        _published(suite["name"]),
     ]
     return Page(
         kicker=f"{suite['name']} · {plural(len(studies), 'setting')} · {plural(len(labels), 'activation')}",
@@ -90,6 +93,11 @@ def _ranks(studies: Sequence[Study], together: Together) -> Section:
         f"Friedman's test, p = {number(ranking.p, 3)}). Activations of which a run diverged rank last."
     )
     return Section("ranks", "Average ranks", lead, [Gallery([Figure(diagram)], wide=True)])
+
+
+def _published(suite: str) -> Section:
+    found = PUBLISHED.get(suite)
+    return Section("published", TITLE, found.lead if found else "", [found.table()] if found else [])
 
 
 def _fold(study: Study) -> Fold:

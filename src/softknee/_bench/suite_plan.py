@@ -9,10 +9,11 @@ from softknee._bench.tasks import TASKS
 from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from softknee._bench.plan import Plan
+    from softknee._bench.protocol import Protocol
     from softknee._bench.suite import Suite
 
 
@@ -42,10 +43,7 @@ def suite_plans(
     if final and not suite.hidden:
         raise UsageError(f"final is for suites with hidden protocols; {suite.name} has none")
     protocols = [get_protocol(name) for name in suite.members(final=final)]
-    theirs = {name for protocol in protocols for name in protocol.options}
-    unknown = [name for name in options if name not in theirs]
-    if unknown:
-        raise OptionError(f"{unknown[0]!r} is no option of {suite.name}; it has {', '.join(sorted(theirs)) or 'none'}")
+    theirs = divide_options(suite, protocols, options)
     given = {protocol.name: TASKS[protocol.recipe.task].given for protocol in protocols}
     if data is not None and not any(given.values()):
         raise UsageError(f"the protocols of {suite.name} make their data themselves; leave data out, got {str(data)!r}")
@@ -54,7 +52,30 @@ def suite_plans(
             protocol.name,
             data=data if given[protocol.name] else None,
             out=folder / protocol.name,
-            options={name: value for name, value in options.items() if name in protocol.options},
+            options=theirs[protocol.name],
         )
+        for protocol in protocols
+    }
+
+
+def divide_options(
+    suite: Suite, protocols: Sequence[Protocol], options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return for each protocol of a suite, by name, those options that it has.
+
+    Args:
+        suite: It.
+        protocols: Some of its protocols.
+        options: What was asked for.
+
+    Raises:
+        OptionError: No protocol has an option.
+    """
+    known = {name for protocol in protocols for name in protocol.options}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise OptionError(f"{unknown[0]!r} is no option of {suite.name}; it has {', '.join(sorted(known)) or 'none'}")
+    return {
+        protocol.name: {name: value for name, value in options.items() if name in protocol.options}
         for protocol in protocols
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from softknee._bench.study import Study
 from softknee._bench.suite_files import SuiteFiles, read_suite
 from softknee._bench.suite_page import overview_table, suite_page
+from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._bench.suite_together import Together, together
 from softknee._report.files import write_atomic
 from softknee._report.page import render_fragment, render_page
@@ -103,6 +104,9 @@ class SuiteStudy:
         suite = self.files.manifest["suite"]
         parts = [f"# {suite['title']}", *self.together.sentences, markdown_table(overview_table(self.studies))]
         parts += [part.replace("# ", "## ", 1) for study in self.studies for part in study.markdown_parts()]
+        published = PUBLISHED.get(suite["name"])
+        if published is not None:
+            parts += [f"## {TITLE}", published.lead, markdown_table(published.table())]
         write_atomic(path, "\n\n".join(parts) + "\n")
 
     def _repr_html_(self) -> str:

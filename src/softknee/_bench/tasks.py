@@ -17,6 +17,9 @@ from softknee._bench.domain import Domain
 from softknee._bench.examples import Tensors
 from softknee._bench.generated import Mixture, Regression, bends, sines
 from softknee._bench.metric import METRICS
+from softknee._bench.mnist1d import MNIST1D
+from softknee._bench.poisson import Poisson, forcing, solution
+from softknee._bench.tabular import BreastCancer
 from softknee._bench.task import Facts, Task
 from softknee._bench.text import Text
 
@@ -71,6 +74,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             ColourImages("cifar100", ACCURACY, images="cifar100"),
             ColourImages("fashion-rgb", ACCURACY, images="fashion-mnist"),
             Digits("digits", ACCURACY),
+            MNIST1D("mnist1d", ACCURACY),
+            BreastCancer("breast-cancer", ACCURACY),
             Text("text", SAVING, context=64, windows=512),
             Mixture(
                 "gmm-2d",
@@ -98,6 +103,15 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 function=sines,
                 domain=Domain(("x1", "x2"), -1.0, 1.0, 51),
                 grid=101,
+            ),
+            Poisson(
+                "poisson",
+                R2,
+                formula="sin(pi x1) sin(pi x2) + sin(4 pi x1) sin(3 pi x2) / 2",
+                function=solution,
+                domain=Domain(("x1", "x2"), 0.0, 1.0, 51),
+                grid=101,
+                right=forcing,
             ),
         )
     }

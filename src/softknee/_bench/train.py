@@ -16,8 +16,9 @@ from softknee._bench.model import build_model, count_costs, example_shape, match
 from softknee._bench.record import History, environment, history_fields, shape_fields, trained_shapes
 from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
+from softknee._bench.submission import is_submission, parse_entry
+from softknee._bench.submission_run import run_guarded
 from softknee._bench.tasks import TASKS, load_tensors
-from softknee._catalogue import parse_choice
 from softknee._errors import DataError
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ def execute(job: Job, progress: Progress) -> Status:
     if earlier is not None:
         (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return earlier
+    return run_guarded(job, progress) if is_submission(job.spec.activation) else train(job, progress)
+
+
+def train(job: Job, progress: Progress) -> Status:
+    """Run `job` in this process, whether it is finished already or not; otherwise as `execute`.
+
+    Args:
+        job: What to run and where to write.
+        progress: Called after each epoch.
+
+    Returns:
+        How the run ended.
+    """
     with closing(_epochs(job)) as epochs:
         while True:
             try:
@@ -92,7 +106,7 @@ class _Run:
         self.data = load_tensors(job.source, job.spec.split, self.recipe.task).under(self.recipe)
         if self.data.fingerprint != job.spec.data:
             raise DataError(f"the data in {job.source} changed while the study ran")
-        self.model = _initial_model(self.spec, self.data)
+        self.model = _initial_model(self.spec, self.data, job.study)
         self.gains = [{"site": site, **_plain(gain)} for site, gain in site_gains(self.model).items()]
         shape = example_shape(self.recipe)
         self.engines = site_engines(self.model, batch_size=self.recipe.batch_size, shape=shape)
@@ -206,8 +220,7 @@ def train_epoch(
     total, tally = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     number = taken = 0
     for inputs, targets in examples.batches(order, batch_size, steps):
-        outputs = model(inputs)
-        loss = examples.loss(outputs, targets)
+        loss, outputs = examples.objective(model, inputs, targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -255,8 +268,8 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, rate: float, *, d
         group["lr"] = factor * rate
 
 
-def _initial_model(spec: RunSpec, examples: Examples) -> nn.Sequential:
-    model = build_model(spec.recipe, parse_choice(spec.activation), seed=spec.seed)
+def _initial_model(spec: RunSpec, examples: Examples, study: Path) -> nn.Sequential:
+    model = build_model(spec.recipe, parse_entry(spec.activation, study), seed=spec.seed)
     if spec.initialization == "matched":
         match_gains(model, input_square=examples.input_square, seed=spec.seed)
     return model

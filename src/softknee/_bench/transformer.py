@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softknee._bench.protocol import Recipe
-    from softknee._catalogue import Choice
+    from softknee._bench.submission import Entry
 
 # Hidden units of a block for each of its features, and features of a head.
 EXPANSION, HEAD = 4, 16
@@ -30,7 +30,7 @@ BYTES = 256
 SCALE = 0.02
 
 
-def build_vit(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_vit(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the vision transformer: patches of 4 x 4, blocks, the mean over patches; see `build_model`.
 
     Args:
@@ -53,7 +53,7 @@ def build_vit(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
     return _built(recipe, choice, seed, first, last, causal=False)
 
 
-def build_gpt(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
+def build_gpt(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
     """Build the transformer that tells each next byte from those before it; see `build_model`.
 
     Args:
@@ -76,7 +76,7 @@ def build_gpt(recipe: Recipe, choice: Choice, *, seed: int) -> nn.Sequential:
 
 def _built(
     recipe: Recipe,
-    choice: Choice,
+    choice: Entry,
     seed: int,
     first: Callable[[int], OrderedDict[str, nn.Module]],
     last: Callable[[int], OrderedDict[str, nn.Module]],

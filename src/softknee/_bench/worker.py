@@ -1,21 +1,53 @@
-"""The child process of one slot: `python -m softknee._bench.worker`.
+"""A process that does runs: of a study's folder, or those that the process which started it asks for.
 
-It reads jobs from standard input, a JSON line each, and answers on standard output with a JSON line per event. It stays
-warm between jobs: a run's numbers depend on its specification alone, never on the process.
+`python -m softknee._bench.worker FOLDER` helps with the study in that folder, beside any number of others on any number
+of machines, until it is finished. Without a folder it reads jobs from standard input, a JSON line each, and answers on
+standard output with a JSON line per event. It stays warm between jobs: a run's numbers depend on its specification
+alone, never on the process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
+from softknee._bench.attempts import Watch
 from softknee._bench.runs import Job
-from softknee._bench.train import execute
+from softknee._bench.work import attempt, say, work_off
+from softknee._errors import SoftkneeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_REFUSED = 2
+EXIT_STOPPED = 75  # try again: it goes on where it was
 
 
-def main() -> None:
-    """Serve jobs until standard input ends."""
+def main(arguments: Sequence[str]) -> None:
+    """Help with the study in a folder, or serve jobs until standard input ends.
+
+    Args:
+        arguments: The folder, if there is one.
+
+    Raises:
+        SystemExit: With 2 and one line where that cannot be done, with 75 after SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    if not arguments:
+        _serve()
+        return
+    try:
+        work_off(Path(arguments[0]), say)
+    except SoftkneeError as error:
+        sys.stderr.write(f"softknee: {error}\n")
+        raise SystemExit(EXIT_REFUSED) from None
+
+
+def _serve() -> None:
     # Nothing but events may reach the parent's pipe, whatever libraries print.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -24,15 +56,25 @@ def main() -> None:
         try:
             print(json.dumps(event), file=events, flush=True)
         except BrokenPipeError:
-            # The parent is gone. The run goes on from its checkpoint in the next call; it has not failed,
-            # and this process must not write into its folder any more.
-            os._exit(1)
+            # The parent is gone. The run has not failed: it is given up here, and goes on in the next call.
+            raise SystemExit(1) from None
 
+    watch = Watch()
+    send(event="ready")
     for line in sys.stdin:
         job = Job.model_validate_json(line)
-        status = execute(job, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
-        send(event="end", status=status)
+        try:
+            status = attempt(job, watch, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
+        except SoftkneeError as error:
+            send(event="refused", message=str(error))
+        else:
+            send(event="end", status=status)
+
+
+def _stop(*_: object) -> NoReturn:
+    # By an exception, so that the run is given up and another process need not wait for its lease to age.
+    raise SystemExit(EXIT_STOPPED)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -88,7 +88,7 @@ def arguments(protocol: str | Protocol, *, data: str | Path | None = None, epoch
 
     def train_step(model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch
-        return train.loss(model(inputs), targets)
+        return train.objective(model, inputs, targets)[0]
 
     return {
         "make_model": make_model,

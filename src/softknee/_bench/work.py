@@ -1,0 +1,193 @@
+"""Doing runs whoever else may be doing some: what every executor's processes call."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from softknee._bench.attempts import ATTEMPTS, Watch, fruitless, take
+from softknee._bench.open_runs import read_open
+from softknee._bench.runs import CHECKPOINT, FINISHED, Job, ended_status, write_failure
+from softknee._bench.study_files import MANIFEST
+from softknee._bench.suite_files import is_suite
+from softknee._bench.train import execute
+from softknee._engine.build import kernel_level
+from softknee._errors import SoftkneeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from softknee._bench.attempts import Attempt, Lease
+    from softknee._bench.runs import Status
+
+PAUSE = 1.0  # seconds before a run is asked for again that another process holds
+PATIENCE = 300.0  # seconds that a worker waits for a study to have work
+
+
+class _Superseded(BaseException):
+    """Another process took this one for dead and works on the run."""
+
+
+def attempt(job: Job, watch: Watch, progress: Callable[[int, float], None]) -> Status | None:
+    """Do a run, unless another process does; a run that ended is not done again.
+
+    Args:
+        job: What to run and where to write.
+        watch: Of this process.
+        progress: Called with each epoch and the score after it.
+
+    Returns:
+        How the run ended, `"lost"` after too many attempts that ended without a word; None while another process
+        holds it.
+
+    Raises:
+        SoftkneeError: Nothing can be written, for a reason that has nothing to do with the run.
+    """
+    try:
+        lease = take(job.folder, watch)
+        if lease is None:
+            return None
+        with lease:
+            status = _earlier(job) or _lost(job, lease.earlier) or _execute(job, lease, progress)
+            lease.end()
+            return status
+    except _Superseded:
+        return None
+    except OSError as error:
+        # What goes wrong in a run is written down; this is about the folder, and all other runs would meet it.
+        raise SoftkneeError(
+            f"cannot write in {job.folder.parent}: {error.strerror or error}; what is finished is kept, and the same "
+            "call goes on once that is mended"
+        ) from error
+
+
+def work_through(texts: Sequence[str], listen: Callable[[Job, Status], None]) -> None:
+    """Do whatever of some jobs is free, until all have ended, by whomever.
+
+    Args:
+        texts: Jobs as JSON.
+        listen: Called with each run that this process ended.
+
+    Raises:
+        UsageError: A run is planned for another kind of machine.
+        SoftkneeError: Nothing can be written.
+    """
+    watch = Watch()
+    jobs = [Job.model_validate_json(text) for text in texts]
+    while jobs := _pass(jobs, watch, listen):
+        time.sleep(PAUSE)
+
+
+def work_off(folder: Path, listen: Callable[[Job, Status], None]) -> None:
+    """Help with a study that another process conducts, until it is finished.
+
+    Args:
+        folder: Of the study or suite; it may be mounted elsewhere than where that was begun.
+        listen: Called with each run that this process ended.
+
+    Raises:
+        UsageError: No study was begun there in a while, or a run is planned for another kind of machine.
+        SoftkneeError: Nothing can be written.
+    """
+    watch, seen, idle_since = Watch(), False, time.monotonic()
+    while time.monotonic() - idle_since < PATIENCE:
+        jobs = read_open(folder)
+        if jobs is None and seen and not is_suite(folder):  # a suite's next study may be about to begin
+            return
+        seen = jobs is not None
+        there_is_work = any(ended_status(job) is None for job in jobs or ())
+        _pass(jobs or (), watch, listen)
+        if there_is_work:
+            idle_since = time.monotonic()
+        time.sleep(PAUSE)
+    if not (folder / MANIFEST).exists() and not is_suite(folder):
+        raise UsageError(f"no study was begun in {folder} in {PATIENCE:.0f} seconds; `softknee bench` begins one")
+
+
+def work_at(text: str) -> Status:
+    """Do one run, or wait until another process has done it.
+
+    Args:
+        text: The job as JSON.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        UsageError: It is planned for another kind of machine.
+        SoftkneeError: Nothing can be written.
+    """
+    job, watch = Job.model_validate_json(text), Watch()
+    check_machine(job)
+    while (status := attempt(job, watch, _ignore)) is None:
+        time.sleep(PAUSE)
+    return status
+
+
+def say(job: Job, status: Status) -> None:
+    """Write a line about a run that ended."""
+    sys.stdout.write(f"{job.spec.activation}, seed {job.spec.seed}: {status}\n")
+    sys.stdout.flush()
+
+
+def check_machine(job: Job) -> None:
+    """Check that this machine has the kernels a run is planned with, which decide its last digits.
+
+    Raises:
+        UsageError: It has others.
+    """
+    if job.spec.kernels != kernel_level():
+        raise UsageError(
+            f"the run {job.spec.key} is planned with kernels for {job.spec.kernels}, and this machine has "
+            f"{kernel_level()}; let machines of one kind work on a study"
+        )
+
+
+def _pass(jobs: Sequence[Job], watch: Watch, listen: Callable[[Job, Status], None]) -> list[Job]:
+    """Do each job that is free; return those that other processes hold."""
+    held = []
+    for job in jobs:
+        if ended_status(job) is not None:
+            continue
+        check_machine(job)
+        status = attempt(job, watch, _ignore)
+        if status is None:
+            held.append(job)
+        else:
+            listen(job, status)
+    return held
+
+
+def _earlier(job: Job) -> Status | None:
+    """Return how the run ended before, without what is left where its process died right behind the result."""
+    status = ended_status(job)
+    if status in FINISHED:
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return status
+
+
+def _execute(job: Job, lease: Lease, progress: Callable[[int, float], None]) -> Status:
+    def note(epoch: int, score: float) -> None:
+        if lease.is_superseded():
+            raise _Superseded
+        lease.note(epoch)
+        progress(epoch, score)
+
+    return execute(job, note)
+
+
+def _lost(job: Job, attempts: Sequence[Attempt]) -> Status | None:
+    """Give a run up when too many attempts died one after the other without bringing it further."""
+    if fruitless(attempts) < ATTEMPTS:
+        return None
+    last = attempts[-1]
+    words = last.words or f"the process {last.pid} of {last.machine.partition(' ')[0]} went away"
+    message = f"{ATTEMPTS} attempts in a row ended without a further epoch; at the last one {words}"
+    write_failure(job.folder, job.spec, "lost", kind="ProcessDied", message=message)
+    return "lost"
+
+
+def _ignore(epoch: int, score: float) -> None:
+    """Tell nobody about epochs; who wants to know reads the attempt's file."""
