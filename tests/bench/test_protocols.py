@@ -216,7 +216,7 @@ def test_an_interrupted_study_reports_what_it_has_and_goes_on_to_the_same_number
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", name, progress=interrupt)
     left = sorted(path.name for path in (tmp_path / "cut" / "runs").glob("*/*"))
-    assert left == ["checkpoint.pt", "result.json"]
+    assert left == ["attempt-00001.json", "checkpoint.pt", "result.json"]
     part = Study.load(tmp_path / "cut")
     assert "unfinished: 3 of 4 runs still missing" in part.summary()
     part.to_html(tmp_path / "part.html")

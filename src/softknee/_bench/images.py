@@ -70,10 +70,11 @@ class Images(Tensors):
         return square / (COLOURS * self.train_inputs[:, 0].numel())
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Return images as a model takes them: `(n, 3, height, width)` float32 of mean 0 and variance 1."""
+        """Return images as a model takes them: `(n, 3, height, width)` float32, normalized, in channels last."""
         constants = self.constants[self.normalization]
         shift, scale = (inputs.new_tensor(one, dtype=torch.float32).mul_(255)[:, None, None] for one in constants)
-        return ((inputs - shift) / scale).expand(-1, COLOURS, -1, -1)
+        normalized = (inputs.contiguous(memory_format=torch.channels_last) - shift) / scale
+        return normalized.expand(-1, COLOURS, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def batches(self, order: torch.Generator, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the whole set in a drawn order; the last batch may be smaller."""

@@ -194,7 +194,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol(
                 name="fashion-resnet20",
                 title="ResNet-20 on Fashion-MNIST",
-                description="The public protocol's ResNet-20 on Fashion-MNIST in 28 x 28, a short schedule: SGD, batch "
+                description="The public protocol's ResNet-20 on Fashion-MNIST in 32 x 32, a short schedule: SGD, batch "
                 "128, learning rate 0.1 with a cosine to 0, momentum 0.9, weight decay 5e-4, crops and flips, "
                 "Kaiming-normal weights, one activation at each of 19 places.",
                 recipe=Recipe(task="fashion-rgb", model="resnet20", widths=(3072, 10), **_PUBLIC),

@@ -115,7 +115,8 @@ def even_batches(examples: Examples, batch_size: int) -> list[Batch]:
     if targets.is_floating_point():  # of the precision that models compute in
         targets = targets.to(examples.test_inputs.dtype)
     number = max(FEWEST_BATCHES, math.ceil(len(targets) / batch_size))
-    return list(zip(examples.test_inputs.tensor_split(number), targets.tensor_split(number), strict=True))
+    inputs = examples.prepare(examples.test_inputs)
+    return list(zip(inputs.tensor_split(number), targets.tensor_split(number), strict=True))
 
 
 def drawn_seed() -> int:
