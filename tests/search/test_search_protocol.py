@@ -23,7 +23,7 @@ STEPS = {
 
 
 def arguments_of(name):
-    return bridge.arguments(name)
+    return bridge.arguments(name, data="mini" if name.startswith("fashion") else None)
 
 
 # The public protocol's data have to be brought.
@@ -32,7 +32,8 @@ def test_every_protocol_is_a_task_with_all_activations_of_its_model(name):
     task = Task(**arguments_of(name))
     model = arguments_of(name)["make_model"]()
     (group,) = task.groups
-    places = {path for path, _ in model.named_modules(remove_duplicate=False) if path.split(".")[-1].startswith("activation")}
+    paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    places = {path for path in paths if path.split(".")[-1].startswith("activation")}
     assert {site.path for site in group.sites} == places >= set(activation_sites(model))
     assert {site.kind for site in group.sites} == {"relu"}
     assert task.epochs == PROTOCOLS[name].epochs
