@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from softknee._bench import data
 from softknee._bench.model import build_mlp
 from softknee._bench.protocols import get_protocol
-from softknee._bench.train import load_tensors, train_epoch
+from softknee._bench.tasks import load_tensors
+from softknee._bench.train import train_epoch
 from softknee._catalogue import parse_choice
 
 PROTOCOL = get_protocol("fashion-mlp")

@@ -22,13 +22,13 @@ from test_train import TIMES
 from softknee._bench import data
 from softknee._bench import plan as plan_module
 from softknee._bench.compare import bench
+from softknee._bench.course import execute
 from softknee._bench.execute import run_here, run_in_children
 from softknee._bench.protocol import Protocol, TaskName
 from softknee._bench.protocols import PROTOCOLS
 from softknee._bench.runs import CHECKPOINT, Job, RunSpec, read_result
 from softknee._bench.study import Study
 from softknee._bench.tasks import TASKS, load_tensors
-from softknee._bench.train import execute
 from softknee._errors import DataError, OptionError, UsageError
 
 # What makes them quick.

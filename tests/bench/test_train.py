@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from softknee._bench import data
+from softknee._bench.course import execute
 from softknee._bench.model import build_mlp
 from softknee._bench.protocol import Recipe
 from softknee._bench.record import confusion_matrix, per_class_scores
 from softknee._bench.runs import CHECKPOINT, Job, RunSpec, read_result
 from softknee._bench.streams import Stream, stream_generator
-from softknee._bench.train import execute, load_tensors
+from softknee._bench.tasks import load_tensors
 from softknee._catalogue import parse_choice
 
 TIMES = ("seconds", "step_seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -58,4 +58,4 @@ def build_network(recipe: Recipe, choice: Entry, *, seed: int) -> nn.Sequential:
         # For networks inside of activations; layers have their weights from their own stream.
         torch.default_generator.manual_seed(stream_seed(seed, Stream.ACTIVATION))
         model = build(make, seed=seed, classes=recipe.widths[-1], **options)
-    return model.to(memory_format=torch.channels_last)
+    return cast("nn.Sequential", model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -14,11 +14,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softknee._bench.course import train
 from softknee._bench.protocol import Recipe
 from softknee._bench.runs import Job
 from softknee._bench.submission_faults import examine
 from softknee._bench.submission_guard import READY
-from softknee._bench.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from softknee._bench.attempts import ATTEMPTS, Watch, fruitless, take
+from softknee._bench.course import execute
 from softknee._bench.open_runs import read_open
 from softknee._bench.runs import CHECKPOINT, FINISHED, Job, ended_status, write_failure
 from softknee._bench.study_files import MANIFEST
 from softknee._bench.suite_files import is_suite
-from softknee._bench.train import execute
 from softknee._engine.build import kernel_level
 from softknee._errors import SoftkneeError, UsageError
 
