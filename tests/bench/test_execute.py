@@ -59,13 +59,13 @@ def test_a_killed_child_is_replaced_and_its_run_goes_on(tmp_path, children):
 # A worker in which the runs of seed 0 end the process at once; two such ends are enough here.
 DEADLY = """
 import os, signal
-from softknee._bench import work, worker
-execute, work.ATTEMPTS = work.execute, 2
+from softknee._bench import pack, work, worker
+execute, work.ATTEMPTS = pack.execute, 2
 def kill(job, note):
     if job.spec.seed == 0:
         os.kill(os.getpid(), signal.SIGSEGV)
     return execute(job, note)
-work.execute = kill
+pack.execute = kill
 worker.main([])
 """
 

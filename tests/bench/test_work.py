@@ -9,10 +9,11 @@ import time
 import pytest
 from test_runs import SPEC
 
+from softknee._bench import pack
 from softknee._bench import work as module
 from softknee._bench.attempts import ATTEMPTS, Attempt, Watch, _write, fruitless, machine, read_attempts
 from softknee._bench.open_runs import OPEN, read_open, settle, write_open
-from softknee._bench.runs import CHECKPOINT, Job, read_result, write_failure, write_result
+from softknee._bench.runs import CHECKPOINT, SHARE, Job, read_result, write_failure, write_result
 from softknee._bench.work import attempt, work_at, work_off, work_through
 from softknee._errors import SoftkneeError, UsageError
 
@@ -31,7 +32,7 @@ def trained(monkeypatch):
         seeds.append(job.spec.seed)
         return "done"
 
-    monkeypatch.setattr(module, "execute", execute)
+    monkeypatch.setattr(pack, "execute", execute)
     monkeypatch.setattr(module, "kernel_level", lambda: "none")
     monkeypatch.setattr(module, "PAUSE", 0.01)
     return seeds
@@ -67,14 +68,14 @@ def test_a_run_is_lost_after_attempts_that_died_and_the_next_call_tries_it_again
     job.folder.mkdir(parents=True)
     for number in range(1, ATTEMPTS + 1):
         _write(job.folder, Attempt(number, machine(), GONE, words="" if number < ATTEMPTS else "it met its end"))
-    assert attempt(job, Watch(), ignore) == "lost"
+    assert attempt([job], Watch(), ignore) == ["lost"]
     result = read_result(job.folder)
     message = f"{ATTEMPTS} attempts in a row ended without a further epoch; at the last one it met its end"
     assert (result["status"], result["error"]["message"]) == ("lost", message)
-    assert attempt(job, Watch(), ignore) == "lost"  # by another worker of the same call
+    assert attempt([job], Watch(), ignore) == ["lost"]  # by another worker of the same call
     assert not trained
     assert settle(job) is None
-    assert attempt(job, Watch(), ignore) == "done"
+    assert attempt([job], Watch(), ignore) == ["done"]
 
 
 def test_attempts_that_bring_a_run_further_never_lose_it(tmp_path, trained):
@@ -82,7 +83,7 @@ def test_attempts_that_bring_a_run_further_never_lose_it(tmp_path, trained):
     job.folder.mkdir(parents=True)
     for number in range(1, 4 * ATTEMPTS):
         _write(job.folder, Attempt(number, machine(), GONE, epoch=number))
-    assert attempt(job, Watch(), ignore) == "done"
+    assert attempt([job], Watch(), ignore) == ["done"]
 
 
 def test_who_was_taken_for_dead_stops_without_a_word(tmp_path, trained, monkeypatch):
@@ -92,8 +93,8 @@ def test_who_was_taken_for_dead_stops_without_a_word(tmp_path, trained, monkeypa
         _write(job.folder, Attempt(2, "another"))
         progress(1, 50.0)
 
-    monkeypatch.setattr(module, "execute", superseded)
-    assert attempt(job, Watch(), lambda epoch, score: told.append(epoch)) is None
+    monkeypatch.setattr(pack, "execute", superseded)
+    assert attempt([job], Watch(), lambda job, epoch, score: told.append(epoch)) == [None]
     assert read_result(job.folder) is None
     assert not told
 
@@ -105,17 +106,17 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(tmp_path, trai
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "result.json")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "execute", full)
+        patch.setattr(pack, "execute", full)
         for _ in range(ATTEMPTS + 1):
             with pytest.raises(SoftkneeError) as caught:
-                attempt(job, Watch(), ignore)
+                attempt([job], Watch(), ignore)
     assert str(caught.value) == (
         f"cannot write in {tmp_path / 'runs'}: No space left on device; what is finished is kept, and the same call "
         "goes on once that is mended"
     )
     assert read_result(job.folder) is None
     assert fruitless(read_attempts(job.folder)) == 0
-    assert attempt(job, Watch(), ignore) == "done"
+    assert attempt([job], Watch(), ignore) == ["done"]
 
 
 def test_what_a_process_left_that_died_behind_its_result_is_removed(tmp_path, trained):
@@ -125,7 +126,7 @@ def test_what_a_process_left_that_died_behind_its_result_is_removed(tmp_path, tr
         for name in (CHECKPOINT, "checkpoint.partial", ".result.json.0123.part"):
             (job.folder / name).write_bytes(b"")
         _write(job.folder, Attempt(1, machine(), GONE))
-    assert attempt(jobs[0], Watch(), ignore) == "done"
+    assert attempt(jobs[:1], Watch(), ignore) == ["done"]
     assert settle(jobs[1]) == "done"
     assert [path.name for path in tmp_path.glob("runs/*/*")] == ["result.json"] * 2
     assert not trained
@@ -177,7 +178,7 @@ def test_machines_with_other_kernels_take_no_run(tmp_path, trained, monkeypatch)
     job = make(tmp_path)
     message = f"the run {job.spec.key} is planned with kernels for none, and this machine has AVX512; let machines"
     with pytest.raises(UsageError, match=message):
-        work_at(job.model_dump_json())
+        work_at(SHARE.dump_json((job,)).decode())
     with pytest.raises(UsageError, match=message):
         work_through([job.model_dump_json()], ignore)
     assert not (tmp_path / "runs").exists()

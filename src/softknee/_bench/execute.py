@@ -14,9 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from softknee._bench.attempts import Watch, note_death
+from softknee._bench.pack import shares
+from softknee._bench.runs import SHARE
 from softknee._bench.work import attempt
 from softknee._errors import SoftkneeError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.runs import Job, Status
+
+    Share = tuple[Job, ...]
 
 STARTS = 20  # of a child that dies before it takes a job: more than a hunt for processes brings about
 PAUSE = 0.2  # seconds before a run is asked for again that another process holds
@@ -47,28 +51,36 @@ class Event:
     score: float | None = None
 
 
-def run_here(jobs: Sequence[Job], listen: Callable[[Event], None]) -> None:
-    """Execute jobs one after the other in this process: for notebooks and tests.
+def run_here(jobs: Sequence[Job], listen: Callable[[Event], None], *, pack: int = 1) -> None:
+    """Execute jobs in this process: for notebooks and tests.
 
     Args:
         jobs: In the order they are started; one that another process works on is waited for.
         listen: Called with what happens.
+        pack: Runs that may be trained side by side.
 
     Raises:
         SoftkneeError: Nothing can be written.
     """
-    waiting, watch = deque(jobs), Watch()
+    waiting, watch = deque(shares(jobs, pack=pack, slots=1)), Watch()
     while waiting:
-        job = waiting.popleft()
-        status = attempt(job, watch, lambda epoch, score, job=job: listen(Event(job, epoch, None, score)))  # type: ignore[misc]
-        if status is None:
-            waiting.append(job)
+        share = waiting.popleft()
+        statuses = attempt(share, watch, lambda job, epoch, score: listen(Event(job, epoch, None, score)))
+        held = _tell(share, statuses, listen)
+        if held:
+            waiting.append(held)
             time.sleep(PAUSE)
-        else:
+
+
+def _tell(share: Share, statuses: Sequence[Status | None], listen: Callable[[Event], None]) -> Share:
+    """Tell which runs of a share have ended; return those that other processes hold."""
+    for job, status in zip(share, statuses, strict=True):
+        if status is not None:
             listen(Event(job, status=status))
+    return tuple(job for job, status in zip(share, statuses, strict=True) if status is None)
 
 
-def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int) -> None:
+def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int, pack: int = 1) -> None:
     """Execute jobs in `slots` child processes that stay warm between jobs.
 
     A child that dies is replaced and its run goes on where it was; a run is lost when several attempts in a row die
@@ -79,13 +91,14 @@ def run_in_children(jobs: Sequence[Job], listen: Callable[[Event], None], *, slo
         jobs: In the order they are started; one that another process works on is waited for.
         listen: Called in this thread.
         slots: How many children work at the same time.
+        pack: Runs that each may train side by side.
 
     Raises:
         SoftkneeError: Nothing can be written, or children die before they do anything.
     """
-    waiting = deque(jobs)
+    waiting = deque(shares(jobs, pack=pack, slots=slots))
     events: SimpleQueue[Event] = SimpleQueue()
-    slot_list = [_Slot(waiting, events) for _ in range(min(slots, len(jobs)))]
+    slot_list = [_Slot(waiting, events) for _ in range(min(slots, len(waiting)))]
     threads = [threading.Thread(target=slot.work, daemon=True) for slot in slot_list]
     try:
         for thread in threads:
@@ -120,7 +133,7 @@ def _next(events: SimpleQueue[Event]) -> Event | None:
 class _Slot:
     """A child process and the thread that feeds it."""
 
-    def __init__(self, waiting: deque[Job], events: SimpleQueue[Event]) -> None:
+    def __init__(self, waiting: deque[Share], events: SimpleQueue[Event]) -> None:
         self._waiting = waiting
         self._events = events
         self._child: _Child | None = None
@@ -130,10 +143,10 @@ class _Slot:
         self.error: BaseException | None = None
 
     def work(self) -> None:
-        """Take jobs until there are none; an exception is kept for the caller's thread, and ends the others' work."""
+        """Take shares until there are none; an exception is kept for the caller's thread, and ends the others' work."""
         try:
-            while not self._stopped.is_set() and (job := self._next_job()) is not None:
-                self._run(job)
+            while not self._stopped.is_set() and (share := self._next_share()) is not None:
+                self._run(share)
         except BaseException as error:
             self.error = error
             self._waiting.clear()
@@ -142,43 +155,41 @@ class _Slot:
                 self._child.end()
 
     def stop(self) -> None:
-        """End the child at once; the run it is in can be resumed from its last epoch."""
+        """End the child at once; the runs it is in can be resumed from their last epochs."""
         with self._lock:
             self._stopped.set()
             if self._child is not None:
                 self._child.kill()
 
-    def _next_job(self) -> Job | None:
-        """Take the next job; asking first whether there is one would race with the other slots."""
+    def _next_share(self) -> Share | None:
+        """Take the next share; asking first whether there is one would race with the other slots."""
         try:
             return self._waiting.popleft()
         except IndexError:
             return None
 
-    def _run(self, job: Job) -> None:
-        while not self._stopped.is_set():
-            child = self._warm_child(job.spec.threads)
-            answer = child.run(job, self._events.put)
-            if answer is None:
-                self._bury(child, job)
-            elif answer == "held":  # by another process, one of another machine perhaps
-                self._waiting.append(job)
-                self._stopped.wait(PAUSE)
-                return
-            else:
-                self._events.put(Event(job, status=answer))
-                return
+    def _run(self, share: Share) -> None:
+        child = self._warm_child(share[0].spec.threads)
+        statuses = child.run(share, self._events.put)
+        if statuses is None:
+            self._bury(child, share)
+            # By themselves from now on, so that the others end, whichever the process died of.
+            self._waiting.extendleft((job,) for job in reversed(share))
+        elif held := _tell(share, statuses, self._events.put):  # by processes of another machine perhaps
+            self._waiting.append(held)
+            self._stopped.wait(PAUSE)
 
-    def _bury(self, child: _Child, job: Job) -> None:
+    def _bury(self, child: _Child, share: Share) -> None:
         """Write down how a child died.
 
         Raises:
-            SoftkneeError: It never began, and another would not either; that has nothing to do with the job.
+            SoftkneeError: It never began, and another would not either; that has nothing to do with the share.
         """
         words = child.end()
         if child.began:
             self._failed_starts = 0
-            note_death(job.folder, child.pid, words, on_purpose=self._stopped.is_set())
+            for job in share:
+                note_death(job.folder, child.pid, words, on_purpose=self._stopped.is_set())
             return
         self._failed_starts += 1
         if not self._stopped.is_set() and (child.failed or self._failed_starts == STARTS):
@@ -230,23 +241,23 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
 
-    def run(self, job: Job, put: Callable[[Event], None]) -> Status | Literal["held"] | None:
-        """Do the job and pass its events on; None when the process dies before it has told the end.
+    def run(self, share: Share, put: Callable[[Event], None]) -> list[Status | None] | None:
+        """Do the share and pass its epochs on; None when the process dies before it has told the end.
 
         Raises:
             SoftkneeError: It cannot write.
         """
         try:
-            print(job.model_dump_json(), file=self._process.stdin, flush=True)
+            print(SHARE.dump_json(share).decode(), file=self._process.stdin, flush=True)
             for line in self._process.stdout or ():
                 event = json.loads(line)
                 self.began = True
                 if event["event"] == "end":
-                    return event["status"] or "held"
+                    return list(event["statuses"])
                 if event["event"] == "refused":
                     raise SoftkneeError(event["message"])
                 if event["event"] == "epoch":
-                    put(Event(job, event["epoch"], None, event["score"]))
+                    put(Event(share[event["run"]], event["epoch"], None, event["score"]))
         except (BrokenPipeError, json.JSONDecodeError):
             pass  # it died while it was written to, or in the middle of a line
         return None

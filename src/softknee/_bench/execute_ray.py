@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from softknee._bench.execute_watched import Watched
+from softknee._bench.pack import shares
+from softknee._bench.runs import SHARE
 from softknee._bench.work import work_at
 from softknee._errors import SoftkneeError
 from softknee._extras import require
@@ -25,8 +27,10 @@ GOODBYE = 5.0  # seconds that tasks have to give their runs up
 DEATHS = 20  # of tasks, one after the other, while nothing happens in any folder
 
 
-def run_with_ray(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int | None = None) -> None:
-    """Execute jobs as Ray tasks, one a run; what a node loses goes on at another.
+def run_with_ray(
+    jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int | None = None, pack: int = 1
+) -> None:
+    """Execute jobs as Ray tasks, one a run or a pack of them; what a node loses goes on at another.
 
     The cluster is the one this process is connected to; else the one Ray finds (`RAY_ADDRESS`, or one started on this
     machine); else one of this machine for the time being. All its nodes must see the study's folder, and the data,
@@ -37,6 +41,7 @@ def run_with_ray(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots:
         listen: Called in this thread; of epochs it is told as folders are looked at.
         slots: How many tasks there are at the same time; by default twice as many as the cluster has processors, so
             that none is idle.
+        pack: Runs that a task may train side by side.
 
     Raises:
         SoftkneeError: Nothing can be written, tasks die before they do anything, or machines are of several kinds.
@@ -44,7 +49,7 @@ def run_with_ray(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots:
     """
     ray = require("ray", extra="ray")
     with _cluster(ray, slots):
-        _Tasks(ray, jobs, listen, slots).finish()
+        _Tasks(ray, jobs, listen, slots=slots, pack=pack).finish()
 
 
 @contextmanager
@@ -93,12 +98,14 @@ def _same_signals() -> Iterator[None]:
 class _Tasks:
     """The tasks of one call."""
 
-    def __init__(self, ray: Any, jobs: Sequence[Job], listen: Callable[[Event], None], slots: int | None) -> None:
+    def __init__(
+        self, ray: Any, jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int | None, pack: int
+    ) -> None:
         self._ray = ray
-        self._waiting = list(jobs)[::-1]
-        self._watched = Watched(jobs, listen)
         self._slots = slots
-        self._pending: dict[Any, Job] = {}
+        self._waiting = shares(jobs, pack=pack, slots=self._most())[::-1]
+        self._watched = Watched(jobs, listen)
+        self._pending: dict[Any, tuple[Job, ...]] = {}
         self._deaths = 0
         self._task = ray.remote(max_retries=0)(work_at)
 
@@ -117,20 +124,22 @@ class _Tasks:
         finally:
             self._cancel()
 
+    def _most(self) -> int:
+        return self._slots or 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
     def _fill(self) -> None:
-        most = self._slots or 2 * int(self._ray.cluster_resources().get("CPU", 1))
-        while self._waiting and len(self._pending) < most:
-            job = self._waiting.pop()
-            task = self._task.options(num_cpus=job.spec.threads)
-            self._pending[task.remote(job.model_dump_json())] = job
+        while self._waiting and len(self._pending) < self._most():
+            share = self._waiting.pop()
+            task = self._task.options(num_cpus=share[0].spec.threads)
+            self._pending[task.remote(SHARE.dump_json(share).decode())] = share
 
     def _collect(self, reference: Any) -> None:
-        """Take a task's end; the loss of its process means another task.
+        """Take a task's end; the loss of its process means another task for each of its runs.
 
         Raises:
             SoftkneeError: The task met what all others would meet, or tasks die before they do anything.
         """
-        job = self._pending.pop(reference)
+        share = self._pending.pop(reference)
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -141,7 +150,7 @@ class _Tasks:
             self._deaths += 1
             if self._deaths == DEATHS:
                 raise SoftkneeError(f"{DEATHS} tasks in a row died before they did anything: {error}") from error
-            self._waiting.append(job)
+            self._waiting += [(job,) for job in share]
 
     def _cancel(self) -> None:
         for reference in self._pending:

@@ -24,7 +24,9 @@ RULE = "-" * 22  # submitit draws it before and behind a traceback
 DEATHS = 20  # of workers, one after the other, while nothing happens in any folder
 
 
-def run_with_slurm(jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int, cluster: str = CLUSTER) -> None:
+def run_with_slurm(
+    jobs: Sequence[Job], listen: Callable[[Event], None], *, slots: int, pack: int = 1, cluster: str = CLUSTER
+) -> None:
     """Execute jobs by Slurm jobs that each do whatever is free; one that ends early is replaced.
 
     Few long Slurm jobs wait in its queue less often than many short ones. Partition, account, time limit and all else
@@ -35,6 +37,7 @@ def run_with_slurm(jobs: Sequence[Job], listen: Callable[[Event], None], *, slot
         jobs: In the order they are started.
         listen: Called in this thread; of epochs it is told as folders are looked at.
         slots: How many Slurm jobs there are at the same time.
+        pack: Runs that each may train side by side.
         cluster: As submitit names it; `"local"` starts processes of this machine instead.
 
     Raises:
@@ -42,7 +45,7 @@ def run_with_slurm(jobs: Sequence[Job], listen: Callable[[Event], None], *, slot
             of several kinds.
         MissingExtra: submitit is not installed.
     """
-    workers = _Workers(require("submitit", extra="slurm"), jobs, cluster)
+    workers = _Workers(require("submitit", extra="slurm"), jobs, cluster, pack)
     watched = Watched(jobs, listen)
     try:
         while watched.open:
@@ -58,9 +61,10 @@ def run_with_slurm(jobs: Sequence[Job], listen: Callable[[Event], None], *, slot
 class _Workers:
     """The Slurm jobs of one call."""
 
-    def __init__(self, submitit: Any, jobs: Sequence[Job], cluster: str) -> None:
+    def __init__(self, submitit: Any, jobs: Sequence[Job], cluster: str, pack: int) -> None:
         self._submitit = submitit
         self._texts = [job.model_dump_json() for job in jobs]
+        self._pack = pack
         self._logs = jobs[0].folder.parent / LOGS
         self._alive: list[Any] = []
         self._deaths = 0
@@ -76,7 +80,7 @@ class _Workers:
         missing = number - len(self._alive)
         if missing > 0:
             with self._executor.batch():
-                new = [self._executor.submit(work_through, self._texts, say) for _ in range(missing)]
+                new = [self._executor.submit(work_through, self._texts, say, self._pack) for _ in range(missing)]
             self._alive += new
 
     def collect(self, *, anything_new: bool) -> None:

@@ -23,7 +23,7 @@ Executor = Callable[[Sequence[Job], Callable[[Event], None]], None]
 EXECUTORS = ("local", "here", "ray", "slurm")
 
 
-def make_executor(name: str, jobs: int | None) -> Executor:
+def make_executor(name: str, jobs: int | None, pack: int = 1) -> Executor:
     """Return an executor.
 
     Args:
@@ -31,6 +31,7 @@ def make_executor(name: str, jobs: int | None) -> Executor:
             `"slurm"`, jobs of a Slurm cluster.
         jobs: How many runs are done at the same time; by default one a core of this machine, or a processor of the Ray
             cluster.
+        pack: Runs that a process may train side by side.
 
     Returns:
         It.
@@ -39,20 +40,19 @@ def make_executor(name: str, jobs: int | None) -> Executor:
         UsageError: There is none of that name, or `jobs` is missing or too small.
         MissingExtra: What it needs is not installed.
     """
-    if jobs is not None:
-        check_at_least(1, jobs=jobs)
+    check_at_least(1, pack=pack, **({} if jobs is None else {"jobs": jobs}))
     if name == "local":
-        return partial(run_in_children, slots=jobs or _cores())
+        return partial(run_in_children, slots=jobs or _cores(), pack=pack)
     if name == "here":
-        return run_here
+        return partial(run_here, pack=pack)
     if name == "ray":
         require("ray", extra="ray")
-        return partial(run_with_ray, slots=jobs)
+        return partial(run_with_ray, slots=jobs, pack=pack)
     if name == "slurm":
         require("submitit", extra="slurm")
         if jobs is None:
             raise UsageError("the executor slurm needs jobs: how many Slurm jobs are to work at the same time")
-        return partial(run_with_slurm, slots=jobs)
+        return partial(run_with_slurm, slots=jobs, pack=pack)
     raise UsageError(f"executor must be one of {', '.join(EXECUTORS)}, got {name!r}")
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from softknee._bench.attempts import ATTEMPTS, Watch, fruitless, take
-from softknee._bench.course import execute
 from softknee._bench.open_runs import read_open
-from softknee._bench.runs import CHECKPOINT, FINISHED, Job, ended_status, write_failure
+from softknee._bench.pack import execute_together, shares
+from softknee._bench.runs import CHECKPOINT, FINISHED, SHARE, Job, ended_status, write_failure
 from softknee._bench.study_files import MANIFEST
 from softknee._bench.suite_files import is_suite
 from softknee._engine.build import kernel_level
 from softknee._errors import SoftkneeError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from softknee._bench.attempts import Attempt, Lease
+    from softknee._bench.pack import Progress
     from softknee._bench.runs import Status
 
 PAUSE = 1.0  # seconds before a run is asked for again that another process holds
@@ -30,45 +32,52 @@ class _Superseded(BaseException):
     """Another process took this one for dead and works on the run."""
 
 
-def attempt(job: Job, watch: Watch, progress: Callable[[int, float], None]) -> Status | None:
-    """Do a run, unless another process does; a run that ended is not done again.
+def attempt(jobs: Sequence[Job], watch: Watch, progress: Progress) -> list[Status | None]:
+    """Do the runs of a share, unless other processes do; one that ended is not done again.
 
     Args:
-        job: What to run and where to write.
+        jobs: What to run and where to write.
         watch: Of this process.
-        progress: Called with each epoch and the score after it.
+        progress: Called with each run and epoch, and the score after it.
 
     Returns:
-        How the run ended, `"lost"` after too many attempts that ended without a word; None while another process
-        holds it.
+        How each ended, `"lost"` after too many attempts that ended without a word; None while another process holds
+        it.
 
     Raises:
-        SoftkneeError: Nothing can be written, for a reason that has nothing to do with the run.
+        SoftkneeError: Nothing can be written, for a reason that has nothing to do with the runs.
     """
     try:
-        lease = take(job.folder, watch)
-        if lease is None:
-            return None
-        with lease:
-            status = _earlier(job) or _lost(job, lease.earlier) or _execute(job, lease, progress)
-            lease.end()
-            return status
+        with ExitStack() as stack:
+            leases: dict[Job, Lease] = {}
+            for job in jobs:
+                lease = take(job.folder, watch)
+                if lease is not None:
+                    leases[job] = lease
+                    stack.enter_context(lease)
+            ended = {job: _earlier(job) or _lost(job, lease.earlier) for job, lease in leases.items()}
+            waiting = [job for job in leases if ended[job] is None]
+            ended.update(zip(waiting, _execute(waiting, leases, progress), strict=True))
+            for lease in leases.values():
+                lease.end()
+            return [ended.get(job) for job in jobs]
     except _Superseded:
-        return None
+        return [None] * len(jobs)
     except OSError as error:
         # What goes wrong in a run is written down; this is about the folder, and all other runs would meet it.
         raise SoftkneeError(
-            f"cannot write in {job.folder.parent}: {error.strerror or error}; what is finished is kept, and the same "
-            "call goes on once that is mended"
+            f"cannot write in {jobs[0].folder.parent}: {error.strerror or error}; what is finished is kept, and the "
+            "same call goes on once that is mended"
         ) from error
 
 
-def work_through(texts: Sequence[str], listen: Callable[[Job, Status], None]) -> None:
+def work_through(texts: Sequence[str], listen: Callable[[Job, Status], None], pack: int = 1) -> None:
     """Do whatever of some jobs is free, until all have ended, by whomever.
 
     Args:
         texts: Jobs as JSON.
         listen: Called with each run that this process ended.
+        pack: Runs that may be trained side by side.
 
     Raises:
         UsageError: A run is planned for another kind of machine.
@@ -76,7 +85,7 @@ def work_through(texts: Sequence[str], listen: Callable[[Job, Status], None]) ->
     """
     watch = Watch()
     jobs = [Job.model_validate_json(text) for text in texts]
-    while jobs := _pass(jobs, watch, listen):
+    while jobs := _pass(jobs, watch, listen, pack):
         time.sleep(PAUSE)
 
 
@@ -106,24 +115,20 @@ def work_off(folder: Path, listen: Callable[[Job, Status], None]) -> None:
         raise UsageError(f"no study was begun in {folder} in {PATIENCE:.0f} seconds; `softknee bench` begins one")
 
 
-def work_at(text: str) -> Status:
-    """Do one run, or wait until another process has done it.
+def work_at(text: str) -> None:
+    """Do the runs of a share, or wait until other processes have done them.
 
     Args:
-        text: The job as JSON.
-
-    Returns:
-        How it ended.
+        text: The share as JSON.
 
     Raises:
-        UsageError: It is planned for another kind of machine.
+        UsageError: A run is planned for another kind of machine.
         SoftkneeError: Nothing can be written.
     """
-    job, watch = Job.model_validate_json(text), Watch()
-    check_machine(job)
-    while (status := attempt(job, watch, _ignore)) is None:
+    jobs, watch = SHARE.validate_json(text), Watch()
+    check_machine(jobs[0])
+    while None in attempt(jobs, watch, _ignore):
         time.sleep(PAUSE)
-    return status
 
 
 def say(job: Job, status: Status) -> None:
@@ -145,18 +150,19 @@ def check_machine(job: Job) -> None:
         )
 
 
-def _pass(jobs: Sequence[Job], watch: Watch, listen: Callable[[Job, Status], None]) -> list[Job]:
+def _pass(jobs: Sequence[Job], watch: Watch, listen: Callable[[Job, Status], None], pack: int = 1) -> list[Job]:
     """Do each job that is free; return those that other processes hold."""
     held = []
-    for job in jobs:
-        if ended_status(job) is not None:
-            continue
-        check_machine(job)
-        status = attempt(job, watch, _ignore)
-        if status is None:
-            held.append(job)
-        else:
-            listen(job, status)
+    for share in shares([job for job in jobs if ended_status(job) is None], pack=pack, slots=1):
+        waiting = [job for job in share if ended_status(job) is None]
+        if waiting:
+            check_machine(waiting[0])
+            statuses = attempt(waiting, watch, _ignore)
+            for job, status in zip(waiting, statuses, strict=True):
+                if status is None:
+                    held.append(job)
+                else:
+                    listen(job, status)
     return held
 
 
@@ -168,14 +174,14 @@ def _earlier(job: Job) -> Status | None:
     return status
 
 
-def _execute(job: Job, lease: Lease, progress: Callable[[int, float], None]) -> Status:
-    def note(epoch: int, score: float) -> None:
-        if lease.is_superseded():
+def _execute(jobs: Sequence[Job], leases: Mapping[Job, Lease], progress: Progress) -> list[Status]:
+    def note(job: Job, epoch: int, score: float) -> None:
+        if leases[job].is_superseded():
             raise _Superseded
-        lease.note(epoch)
-        progress(epoch, score)
+        leases[job].note(epoch)
+        progress(job, epoch, score)
 
-    return execute(job, note)
+    return execute_together(jobs, note)
 
 
 def _lost(job: Job, attempts: Sequence[Attempt]) -> Status | None:
@@ -189,5 +195,5 @@ def _lost(job: Job, attempts: Sequence[Attempt]) -> Status | None:
     return "lost"
 
 
-def _ignore(epoch: int, score: float) -> None:
+def _ignore(job: Job, epoch: int, score: float) -> None:
     """Tell nobody about epochs; who wants to know reads the attempt's file."""

@@ -1,9 +1,9 @@
 """A process that does runs: of a study's folder, or those that the process which started it asks for.
 
 `python -m softknee._bench.worker FOLDER` helps with the study in that folder, beside any number of others on any number
-of machines, until it is finished. Without a folder it reads jobs from standard input, a JSON line each, and answers on
-standard output with a JSON line per event. It stays warm between jobs: a run's numbers depend on its specification
-alone, never on the process.
+of machines, until it is finished. Without a folder it reads shares of runs from standard input, a JSON line each, and
+answers on standard output with a JSON line per event. It stays warm between them: a run's numbers depend on its
+specification alone, never on the process.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from softknee._bench.attempts import Watch
-from softknee._bench.runs import Job
+from softknee._bench.runs import SHARE
 from softknee._bench.work import attempt, say, work_off
 from softknee._errors import SoftkneeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from softknee._bench.runs import Job
 
 EXIT_REFUSED = 2
 EXIT_STOPPED = 75  # try again: it goes on where it was
@@ -62,13 +65,17 @@ def _serve() -> None:
     watch = Watch()
     send(event="ready")
     for line in sys.stdin:
-        job = Job.model_validate_json(line)
+        jobs = SHARE.validate_json(line)
         try:
-            status = attempt(job, watch, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
+            statuses = attempt(jobs, watch, partial(_send_epoch, send, jobs))
         except SoftkneeError as error:
             send(event="refused", message=str(error))
         else:
-            send(event="end", status=status)
+            send(event="end", statuses=statuses)
+
+
+def _send_epoch(send: Callable[..., None], jobs: Sequence[Job], job: Job, epoch: int, score: float) -> None:
+    send(event="epoch", run=jobs.index(job), epoch=epoch, score=score)
 
 
 def _stop(*_: object) -> NoReturn:
