@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 
 import pytest
 
+from softknee._bench.protocols import GROUPS, PROTOCOLS
+from softknee._bench.suite import SUITES
 from softknee._cli import run
 
 
@@ -92,6 +95,13 @@ def test_a_bad_command_line_exits_with_2_and_one_line(arguments, message, capsys
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_bench_names_all_there_is(capsys):
+    assert run(["bench", "--help"]) == 0
+    words = set(re.findall(r"[\w-]+", re.sub(r"-\n *", "-", capsys.readouterr().out)))  # lines break at hyphens
+    options = {option for protocol in PROTOCOLS.values() for option in protocol.options}
+    assert {*PROTOCOLS, *SUITES, *GROUPS, *options} - words == set()
 
 
 def test_list_and_show(capsys, tmp_path):

@@ -13,6 +13,7 @@ from softknee._version import __version__
 if TYPE_CHECKING:
     from softknee import cpab, diagnostics, functional, integrations, nn, testing
     from softknee._bench.compare import bench
+    from softknee._bench.protocol import Protocol
     from softknee._bench.study import Study
     from softknee._card.card import Card, card
     from softknee._card.cost import Cost, cost
@@ -56,6 +57,7 @@ _HOMES = {
     "Operation": "softknee._search.operations",
     "Param": "softknee._spec",
     "Promises": "softknee._spec",
+    "Protocol": "softknee._bench.protocol",
     "Recipe": "softknee._surgery.recipe",
     "Report": "softknee._surgery.swap",
     "Search": "softknee._search.session",
@@ -108,6 +110,7 @@ __all__ = [
     "Operation",
     "Param",
     "Promises",
+    "Protocol",
     "Recipe",
     "Report",
     "Search",

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.table import Table
@@ -116,7 +116,9 @@ def bench(
         typer.Argument(
             help="fashion-mlp, fashion-mlp-chapter, fashion-mlp-fair, fashion-cnn, fashion-resnet8, fashion-resnet20, "
             "fashion-vit, digits-cnn, rnn-digits, mnist1d, mnist1d-cnn, tabular-mlp, text-char, gmm-2d, regression-1d, "
-            "regression-2d or pinn-poisson; the suites mls or transfer; or a file of your own that ends in .toml"
+            "regression-2d, pinn-poisson, mls-resnet20-cifar10, mls-vgg16bn-cifar100, mls-mobilenetv2-fmnist, "
+            "fast-resnet20-cifar10, fast-vgg16bn-cifar100, fast-mobilenetv2-fmnist; the suites mls (MLS-Bench) and "
+            "transfer; or a file of your own that ends in .toml"
         ),
     ],
     activation: Annotated[
@@ -124,7 +126,8 @@ def bench(
         typer.Option(
             "--activation",
             "-a",
-            help="a name, name[options], an expression, or the groups chapter and mls-baselines; repeat",
+            help="a name, name[options], an expression, submission:FILE.py, or the groups chapter and mls-baselines; "
+            "repeat",
         ),
     ] = None,
     submission: Annotated[
@@ -134,8 +137,10 @@ def bench(
             "--activation says otherwise; its code runs in child processes, with your rights"
         ),
     ] = None,
-    check_only: Annotated[bool, typer.Option("--check-only", help="of the submission; nothing is trained")] = False,
-    time_limit: Annotated[float | None, typer.Option(help="minutes an epoch of the submission may take; 60")] = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="check the submission, train nothing")] = False,
+    time_limit: Annotated[
+        float | None, typer.Option(help="minutes an epoch of the submission may take; 60 by default")
+    ] = None,
     memory_limit: Annotated[
         float | None, typer.Option(help="gigabytes the submission may take; half of the memory by default")
     ] = None,
@@ -144,13 +149,15 @@ def bench(
     data: Annotated[
         str | None,
         typer.Option(
-            help="of Fashion-MNIST: mini (default), full, or a folder that holds it; of text-char: a folder of texts "
-            "(default: Python's own library); no other task takes it"
+            help="of images: mini (a part of Fashion-MNIST that ships with softknee), full (found here or downloaded; "
+            "the default of mls, fast and fashion-resnet20), or a folder with the sets; of text-char: a folder of "
+            "texts (default: Python's own library); no other task takes it"
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
     executor: Annotated[str, typer.Option(help="who does the runs: local, here, ray or slurm")] = "local",
     jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
+    pack: Annotated[int, typer.Option(help="runs that a process trains side by side, if they are perceptrons")] = 1,
     reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
     margin: Annotated[
         float | None,
@@ -160,8 +167,17 @@ def bench(
     split: Annotated[Split, typer.Option(help="evaluated on; dev is held out of the training data")] = Split.test,
     final: Annotated[bool, typer.Option("--final", help="evaluate under a suite's hidden protocols, too")] = False,
     option: Annotated[
-        list[str] | None, typer.Option(help="an open point of the protocol as name=value; repeat")
+        list[str] | None,
+        typer.Option(
+            help="an open point of the protocol as name=value: of mls normalization, shortcut, expand_first and "
+            "head_dropout, of rnn-digits place; repeat"
+        ),
     ] = None,
+    device: Annotated[str, typer.Option(help="where runs compute: cpu or cuda")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="a tier, never pooled with others: float32, tf32 (on cuda) or bfloat16")
+    ] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="compile the steps of training")] = False,
 ) -> None:
     """Compare activations under a frozen protocol and write report.html, results.csv and results.md."""
     from softknee._bench.compare import bench as compare
@@ -182,6 +198,7 @@ def bench(
             out=out,
             executor=executor,
             jobs=jobs,
+            pack=pack,
             reference=reference,
             margin=margin,
             save_epochs=_epoch_list(save_epochs),
@@ -190,6 +207,9 @@ def bench(
             options=_named(option or ()),
             time_limit=time_limit,
             memory_limit=memory_limit,
+            device=cast("Any", device),
+            precision=cast("Any", precision),
+            compiled=compiled,
             progress=progress_listener(shown),
         )
     conclude(study)

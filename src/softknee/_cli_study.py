@@ -36,12 +36,7 @@ def progress_listener(shown: ExitStack) -> Callable[[Progress], None]:
             shown.enter_context(bar)
         spec = progress.event.job.spec
         bar.update(task, completed=progress.done, total=progress.total, description=f"{spec.activation} #{spec.seed}")
-        # A rate that diverges is an ordinary finding of the tuning.
-        if progress.event.status in {"failed", "lost"} or (
-            progress.event.status == "diverged" and spec.split == "test"
-        ):
-            bar.console.print(f"{spec.activation}, seed {spec.seed}: {progress.event.status}", markup=False)
-        for line in _log_lines(progress.event):
+        for line in _lines(progress.event):
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return listen
@@ -84,19 +79,24 @@ def _print_tables(study: Study) -> None:
     console.print(terminal_table(cost_table(study.files, study.table[0])), "")
 
 
-def _log_lines(event: Event) -> list[str]:
-    """Return what the public harness would print about a submission now."""
+def _lines(event: Event) -> list[str]:
+    """Return what is told of a run: how it went wrong; of a submission, what the public harness prints."""
+    from softknee._bench.runs import read_result
     from softknee._bench.submission import is_submission
-    from softknee._bench.submission_run import LOG, LOGGED, epoch_line
+    from softknee._bench.submission_run import LOGGED, epoch_line, last_line
     from softknee._bench.tasks import TASKS
 
-    job = event.job
-    if not is_submission(job.spec.activation):
+    spec = event.job.spec
+    metric, submitted = TASKS[spec.recipe.task].metric, is_submission(spec.activation)
+    run = f"{spec.activation} under {spec.protocol}, seed {spec.seed}:"
+    if event.status is None:
+        if not submitted or event.score is None or event.epoch % LOGGED:
+            return []
+        return [f"{run} {epoch_line(event.epoch, event.score, metric, spec.split)}"]
+    # A rate that diverges is an ordinary finding of the tuning.
+    ordinary = event.status == "diverged" and spec.split != "test"
+    result = None if ordinary or (event.status == "done" and not submitted) else read_result(event.job.folder)
+    if result is None:
         return []
-    if event.status is not None:
-        log = job.folder / LOG
-        last = log.read_text().splitlines()[-1:] if log.is_file() else []
-        return [f"{job.spec.activation} under {job.spec.protocol}, seed {job.spec.seed}:", *last]
-    if event.score is None or event.epoch % LOGGED:
-        return []
-    return [epoch_line(event.epoch, event.score, TASKS[job.spec.recipe.task].metric, job.spec.split)]
+    last = last_line(result, metric, spec.split)
+    return [run, last] if event.status == "done" else [f"{run} {last}"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from softknee._bench import digits
+from softknee._bench import data, digits
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._errors import DataError, UsageError
 
@@ -33,9 +33,9 @@ def test_they_are_the_published_ones():
     assert pixels.shape == (1797, 8, 8)
     assert (pixels.min(), pixels.max()) == (0, 16)
     assert pixels[0, 0].tolist() == FIRST
-    streams = [lzma.decompress((digits.EMBEDDED / f"{name}.xz").read_bytes()) for name in digits.FILES]
+    streams = [lzma.decompress((data.EMBEDDED / f"{name}.xz").read_bytes()) for name in digits.FILES]
     assert TASKS["digits"].facts("embedded").fingerprint == hashlib.sha256(b"".join(streams)).hexdigest()
-    assert sum((digits.EMBEDDED / f"{name}.xz").stat().st_size for name in digits.FILES) < 57_000
+    assert sum((data.EMBEDDED / f"{name}.xz").stat().st_size for name in digits.FILES) < 57_000
 
 
 def test_pixels_lie_in_the_unit_interval_about_zero_and_each_digit_is_held_out():
@@ -53,15 +53,15 @@ def test_pixels_lie_in_the_unit_interval_about_zero_and_each_digit_is_held_out()
 
 def test_a_damaged_file_is_found(tmp_path, monkeypatch, unread):
     for name in digits.FILES:
-        (tmp_path / name).write_bytes(lzma.decompress((digits.EMBEDDED / f"{name}.xz").read_bytes()))
+        (tmp_path / name).write_bytes(lzma.decompress((data.EMBEDDED / f"{name}.xz").read_bytes()))
     with (tmp_path / digits.FILES[0]).open("r+b") as file:
         file.seek(1000)
         file.write(b"\x01")
-    monkeypatch.setattr(digits, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
     with pytest.raises(DataError, match="digits-images-idx3-ubyte: expected MD5 a5adabcc"):
         digits.load_digits()
 
 
 def test_no_other_data_can_be_given():
-    with pytest.raises(UsageError, match="digits ship with softknee; leave data out, got 'full'"):
+    with pytest.raises(UsageError, match="digits ships with softknee; leave data out, got 'full'"):
         TASKS["digits"].source("full")

@@ -13,7 +13,6 @@ from softknee._bench.page_shapes import shape_gallery
 from softknee._bench.page_tables import LINES
 from softknee._bench.study import Study
 from softknee._bench.study_files import read_study
-from softknee._cli_leaderboard import leaderboard
 from softknee._errors import UsageError
 
 
@@ -116,13 +115,3 @@ def test_half_a_manifest_and_half_a_result_are_damaged(study):
     (study / "study.json").write_text('{"schema": 1, "runs": []}')
     with pytest.raises(UsageError, match=r"study.json' is damaged \(it has no protocol, data, epochs, "):
         Study.load(study)
-
-
-def test_the_command_writes_three_files_and_names_what_it_left_out(study, tmp_path, capsys):
-    leaderboard([study, tmp_path / "nowhere"], out=tmp_path / "board")
-    assert sorted(path.name for path in (tmp_path / "board").iterdir()) == [
-        *("index.html", "leaderboard.csv", "runs.csv"),
-    ]
-    said = capsys.readouterr().out
-    assert said.startswith(f"Left out: no study in '{tmp_path / 'nowhere'}'")
-    assert said.endswith(f"leaderboard: {tmp_path / 'board' / 'index.html'}\n")

@@ -14,7 +14,7 @@ from softknee._bench.compare import bench
 from softknee._bench.model import build_model
 from softknee._bench.own import FITS, GOES_WITH, check_protocol, read_protocol
 from softknee._bench.protocol import ModelName, Protocol, Recipe, TaskName
-from softknee._bench.protocols import PROTOCOLS, get_protocol
+from softknee._bench.protocols import PROTOCOLS, get_protocol, with_options
 from softknee._bench.suite import SUITES
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._catalogue import parse_choice
@@ -36,6 +36,7 @@ batch_size = 200
 """
 PAGE = Path(__file__).parents[2] / "docs" / "protocols.md"
 DOWNLOADED = {"cifar10", "cifar100"}
+TUNED = {"cells": [{"name": "a", "title": "", "rate": "tuned"}]}
 
 
 def written(folder, text=MINE, name="mine.toml"):
@@ -103,6 +104,8 @@ def test_tuned_cells_may_be_ones_own(tmp_path):
         ("= 200", "= 0", "mine.toml: recipe.batch_size: input should be greater than 0, got 0"),
         ("= 0.01", "= inf", "mine.toml: learning_rate: input should be a finite number, got inf"),
         ("[64, 8, 10]", "[64, 8.5, 10]", r"mine.toml: recipe.widths.1: .*valid integer.*, got 8.5"),
+        ("[64, 8, 10]", "64", r"mine.toml: recipe.widths: input should be a list, got 64"),
+        ("[recipe]", "[[recipe]]", r"mine.toml: recipe: input should be a table, got \[\{"),
         (
             'task = "digits"',
             'task = "digit"',
@@ -115,7 +118,7 @@ def test_tuned_cells_may_be_ones_own(tmp_path):
             "mine.toml: name: 'Fashion-MLP' is one of softknee's own; give another",
         ),
         ('name = "mine"', 'name = "mls"', "mine.toml: name: 'mls' is one of softknee's own"),
-        ('name = "mine"', 'name = "../mine"', "mine.toml: name: letters, digits, - and _ alone, .*; got '../mine'"),
+        ('name = "mine"', 'name = "../mine"', "mine.toml: name: up to 64 letters, digits, - and _, .*; got '../mine'"),
     ],
 )
 def test_a_file_that_is_wrong_says_where_and_what_may_be(tmp_path, old, new, message):
@@ -132,8 +135,12 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"bytes.toml: no TOML: 'utf-8' codec"):
         get_protocol(tmp_path / "bytes.toml")
-    with pytest.raises(UnknownProtocol, match="one's own is a file that ends in .toml"):
+    with pytest.raises(UnknownProtocol, match="the suites mls, transfer, and files of one's own that end in .toml"):
         get_protocol("mine")
+    with pytest.raises(UnknownProtocol, match="no protocol named 'transfr'; did you mean 'transfer'"):
+        get_protocol("transfr")
+    with pytest.raises(UsageError, match="transfer is a suite, name one of its protocols: digits-cnn, fashion-resnet8"):
+        get_protocol("transfer")
 
 
 def test_without_tomllib_python_says_so(tmp_path, monkeypatch):
@@ -174,6 +181,17 @@ def test_recipes_that_do_not_fit_are_refused(recipe, message):
         ({"cells": [{"name": "a", "title": "", "rate": "tuned"}]}, "tuning: goes with a cell whose rate is tuned"),
         ({"tuning": {}}, "tuning: goes with a cell whose rate is tuned"),
         ({"options": ("dropuot",)}, "options: 'dropuot' is no field of a recipe; there are task, model"),
+        ({"seeds": (3, 4, 3)}, r"seeds: each of them once, got \[3, 4, 3\]"),
+        ({"budget": 0.5}, "budget: at least 1, .*; got 0.5"),
+        ({"tuning": {"grid": ()}, **TUNED}, r"tuning.grid: two rates or more, ascending; got \[\]"),
+        ({"tuning": {"grid": (0.1, 0.01)}, **TUNED}, r"tuning.grid: two rates or more, ascending; got \[0.1, 0.01\]"),
+        ({"tuning": {"trials": 4}, **TUNED}, "tuning.trials: at least the 5 of the grid, got 4"),
+        ({"tuning": {"seeds": ()}, **TUNED}, r"tuning.seeds: one or more, .*; got \[\]"),
+        (
+            {"tuning": {"seeds": (0,)}, **TUNED},
+            r"tuning.seeds: .* from 1000000 on and none that is evaluated; got \[0\]",
+        ),
+        ({"tuning": {}, "seeds": (1_000_000,), **TUNED}, r"tuning.seeds: .* none that is evaluated; got \[1000000\]"),
     ],
 )
 def test_conditions_that_cannot_be_are_refused(changes, message):
@@ -185,9 +203,20 @@ def test_matched_weights_and_tuned_rates_need_models_and_tasks_that_have_them():
     matched = [{"name": "a", "title": "", "initialization": "matched"}]
     with pytest.raises(UsageError, match="a matched initialization goes with model mlp alone, got 'normed-mlp'"):
         get_protocol(own(cells=matched, recipe={"task": "digits", "model": "normed-mlp", "widths": (64, 8, 10)}))
-    tuned = [{"name": "a", "title": "", "rate": "tuned"}]
     with pytest.raises(UsageError, match="regression-1d has no part to hold out, so that rates cannot be tuned on it"):
-        get_protocol(own(cells=tuned, tuning={}, recipe={"task": "regression-1d", "widths": (1, 8, 1), "steps": 5}))
+        get_protocol(own(**TUNED, tuning={}, recipe={"task": "regression-1d", "widths": (1, 8, 1), "steps": 5}))
+
+
+def test_options_are_checked_with_the_rest_of_the_recipe():
+    mine = own(options=("model", "dropout", "widths"))
+    assert with_options(mine, {"model": "mlp"}) is mine
+    assert with_options(mine, {"model": "normed-mlp", "dropout": "0.3"}).recipe.dropout == 0.3
+    with pytest.raises(
+        UsageError, match="^mine with dropout=0.3: recipe.dropout: goes with model normed-mlp; leave it"
+    ):
+        with_options(mine, {"dropout": 0.3})
+    with pytest.raises(UsageError, match="^mine with widths=.*: recipe.widths: for digits it begins with 64"):
+        with_options(mine, {"widths": (63, 10)})
 
 
 def test_one_of_ours_is_ours_and_a_changed_one_needs_another_name():

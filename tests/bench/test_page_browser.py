@@ -40,6 +40,8 @@ def test_it_has_a_figure_for_everything_that_was_measured(open_page, report):
     assert page.locator("#differences svg.forest").count() == cells
     # Every curve; two scalar parameters, and a vector at four sites with a summarized one.
     assert page.locator("#shapes svg.chart").count() == (labels + 2 + 4 + 1) * cells
+    assert page.locator("#evidence table").count() == cells
+    assert page.locator("#evidence tbody tr").count() == labels * cells
     assert page.locator("#conditions svg.slopes").count() == (cells == 4)
     assert page.locator("#tuning svg.lines").count() == labels * (cells == 4)
     untitled = "document.querySelectorAll('svg.chart:not(:has(> title + desc))').length"

@@ -36,6 +36,9 @@ OTHER = {
     "threads": 2,
     "kernels": "AVX2",
     "revision": 5,
+    "device": "cuda",
+    "precision": "tf32",
+    "compiled": True,
 }
 
 

@@ -227,4 +227,4 @@ def test_a_study_from_before_there_were_other_metrics_is_about_accuracy(study, t
     assert 'id="pictures"' not in page
     costs = cost_table(study.files, study.table[0])
     (relu,) = (row for row in costs.rows if row[0].text == "relu")
-    assert [cell.text for cell in relu[1:]] == ["307,178", "0", "306,560", ABSENT, ABSENT, ABSENT, ABSENT]
+    assert [cell.text for cell in relu[1:]] == ["307,178", "0", "306,560", ABSENT, ABSENT]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 
 import pytest
 from submissions import LAZY, write
@@ -20,7 +22,7 @@ from softknee._bench.submission_check import Checked
 from softknee._bench.submission_run import LOG, log_lines
 from softknee._catalogue import parse_choice
 from softknee._cli import run as softknee
-from softknee._errors import OptionError, UsageError
+from softknee._errors import OptionError, SoftkneeError, UsageError
 
 ACCURACY = METRICS["accuracy"]
 
@@ -66,7 +68,7 @@ def test_a_submission_is_known_by_its_content(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("submission:nowhere.py", "there is no submission 'nowhere.py'"),
+        ("submission:nowhere.py", "nowhere.py: no such file; a submission is one that defines CustomActivation"),
         ("submission:mine.txt", "a file whose name ends in .py, got 'mine.txt'"),
     ],
 )
@@ -124,6 +126,13 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path, unchecked):
     assert [one["status"] for one in (bad, good, relu)] == ["failed", "done", "done"]
     assert bad["error"]["message"] == "it ended its process with status 7"
     assert log_of(tmp_path, bad) == ["failed: SubmissionStopped: it ended its process with status 7"]
+
+
+def test_a_full_disk_is_no_fault_of_the_submission(tmp_path, unchecked):
+    body = f"if len(x) > 100:\n    raise OSError({errno.ENOSPC}, 'No space left on device', 'checkpoint.pt')\nreturn x"
+    with pytest.raises(SoftkneeError, match="cannot write in .*: No space left on device; what is finished is kept"):
+        run(tmp_path / "out", write(tmp_path, body))
+    assert not list((tmp_path / "out").glob("runs/*/result.json"))
 
 
 def test_an_epoch_that_takes_too_long_is_stopped(tmp_path, unchecked):
@@ -194,9 +203,21 @@ def test_the_command_line_compares_with_relu_and_counts_what_it_read(tmp_path, c
     arguments = ["bench", "digits-cnn", "--submission", str(write(tmp_path)), "--seeds", "1", "--epochs", "1"]
     assert softknee([*arguments, "--out", str(tmp_path / "out"), "--executor", "here"]) == 0
     printed = capsys.readouterr().out
-    assert "TEST_METRICS: test_acc=" in printed
+    label, reference = json.loads((tmp_path / "out" / "study.json").read_text())["activations"]
+    first, second, *_ = printed.splitlines()
+    assert first == f"{label} under digits-cnn, seed 0:"
+    assert re.fullmatch(r"TEST_METRICS: test_acc=\d+\.\d\d", second)
     assert "Test sets were read 2 times" in printed
-    assert json.loads((tmp_path / "out" / "study.json").read_text())["reference"] == "relu"
+    assert reference == "relu"
+
+
+def test_the_command_line_says_in_a_line_how_runs_went_wrong(tmp_path, capsys, unchecked):
+    file = write(tmp_path, "if len(x) > 100:\n    raise ValueError('[red]no[/red]\\nand no')\nreturn x")
+    arguments = ["bench", "digits-cnn", "--submission", str(file), "--seeds", "1", "--epochs", "1"]
+    assert softknee([*arguments, "--out", str(tmp_path / "out"), "--executor", "here"]) == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"submission:mine@\w{8} under digits-cnn, seed 0: failed: ValueError: \[red\]no\[/red\]", first)
+    assert not second
 
 
 def test_check_only_prints_counts_and_exits_with_2_where_a_check_fails(tmp_path, capsys, monkeypatch):
@@ -204,7 +225,7 @@ def test_check_only_prints_counts_and_exits_with_2_where_a_check_fails(tmp_path,
     arguments = ["bench", "digits-cnn", "--check-only", "--submission"]
     assert softknee([*arguments, str(write(tmp_path, **LAZY))]) == 0
     (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("digits-cnn"))
-    assert row == ["digits-cnn", "2", "6,140", "–", "50", "48", "passed"]
+    assert row == ["digits-cnn", "2", "6,140", "50", "48", "–", "passed"]
     assert softknee([*arguments, str(write(tmp_path, "return x[:1]"))]) == 2
     assert "digits-cnn: at activation_0 it changed the shape" in capsys.readouterr().out
     assert softknee(["bench", "digits-cnn", "-a", "relu", "--check-only"]) == 2
@@ -219,10 +240,10 @@ def test_check_only_counts_the_public_settings(tmp_path, capsys):
     assert softknee([*arguments, str(write(tmp_path, **LAZY))]) == 0
     rows = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("mls-")]
     assert [row[0] for row in rows] == ["19", "14", "35"]
-    assert [row[2] for row in rows] == ["286,097", "15,784,511", "2,348,516"]
-    assert [row[4] for row in rows] == ["688", "4,736", "15,552"]
+    assert [row[4] for row in rows] == ["286,097", "15,784,511", "2,348,516"]
+    assert [row[3] for row in rows] == ["688", "4,736", "15,552"]
     counts = [[int(cell.replace(",", "")) for cell in row[:5]] for row in rows]
-    assert [(budget - parameters + own) // late for _, parameters, budget, own, late in counts] == [19, 158, 7]
+    assert [(budget - parameters + own) // late for _, parameters, own, late, budget in counts] == [19, 158, 7]
 
 
 def test_submissions_differ_by_name_too(tmp_path):

@@ -80,7 +80,7 @@ def test_in_place_and_across_the_batch_is_allowed(tmp_path, body):
 def test_parameters_that_are_built_late_are_counted(tmp_path):
     found = examine(write(tmp_path, **LAZY), DIGITS, seed=0, stage=lambda _: None)
     plain = examine(write(tmp_path, name="plain"), DIGITS, seed=0, stage=lambda _: None)
-    assert (plain["places"], plain["activation_parameters"], plain["built_late"]) == (2, 0, 0)
+    assert (plain["sites"], plain["activation_parameters"], plain["built_late"]) == (2, 0, 0)
     assert (found["activation_parameters"], found["built_late"]) == (16 + 32 + 2, 16 + 32)
     assert found["parameters"] == plain["parameters"] + 16 + 32 + 2
 
@@ -94,7 +94,7 @@ def test_torchs_own_lazy_modules_are_counted_too(tmp_path):
 def test_an_activation_inside_of_a_submission_is_no_place_of_the_model(tmp_path):
     path = write(tmp_path, "return self.activation(x)", init="self.activation = nn.PReLU()")
     found = examine(path, DIGITS, seed=0, stage=lambda _: None)
-    assert (found["places"], found["activation_parameters"]) == (2, 2)
+    assert (found["sites"], found["activation_parameters"]) == (2, 2)
 
 
 def test_a_dry_pass_leaves_statistics_and_the_random_state_alone(tmp_path):

@@ -90,22 +90,35 @@ def test_a_process_that_is_killed_from_outside_is_told(tmp_path):
             next(answers)
 
 
-def test_a_process_ends_with_its_parent(tmp_path):
+@pytest.mark.parametrize(
+    "top",
+    ["while True:\n    pass", "sum(range(10**15))"],
+    ids=["a loop of Python's", "a loop in C, which never lets go of the interpreter's lock"],
+)
+def test_a_process_ends_with_its_parent_and_so_does_what_it_started(tmp_path, top):
     program = (
         "import json, os, sys; from softknee._bench.submission_guard import Limits, guarded\n"
         "with guarded(json.loads(sys.argv[1]), Limits(seconds=600, gigabytes=None)) as answers:\n"
         "    next(answers); print(open('/proc/self/task/%d/children' % os.getpid()).read(), flush=True); next(answers)"
     )
-    command = [sys.executable, "-c", program, json.dumps(_endless(tmp_path))]
+    noted = tmp_path / "pid"
+    fork = f"child = os.fork()\nif child:\n    open({str(noted)!r}, 'w').write(f'{{child}}\\n')\n"
+    command = [sys.executable, "-c", program, json.dumps(_request(write(tmp_path, top=fork + top)))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
+        while not (noted.is_file() and noted.read_text().endswith("\n")):
+            time.sleep(0.01)
         assert _runs(child)
         parent.kill()
     _wait_for_the_end(child)
+    _wait_for_the_end(int(noted.read_text()))
 
 
 def _endless(folder):
-    path = write(folder, top="while True:\n    pass")
+    return _request(write(folder, top="while True:\n    pass"))
+
+
+def _request(path):
     return {"path": str(path), "recipe": DIGITS.recipe.model_dump(mode="json"), "seed": 0}
 
 

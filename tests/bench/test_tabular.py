@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from softknee._bench import tabular
+from softknee._bench import data, tabular
 from softknee._bench.compare import bench
 from softknee._bench.model import build_model
 from softknee._bench.protocols import PROTOCOLS
@@ -35,7 +35,7 @@ def test_it_is_the_published_table():
     assert rows.shape == (569, 30)
     assert np.bincount(labels).tolist() == [212, 357]
     assert {column: (rows[:, column].min(), rows[:, column].max()) for column in PUBLISHED} == PUBLISHED
-    stream = lzma.decompress((tabular.EMBEDDED / f"{tabular.FILE}.xz").read_bytes())
+    stream = lzma.decompress((data.EMBEDDED / f"{tabular.FILE}.xz").read_bytes())
     facts = TASKS["breast-cancer"].facts("embedded")
     assert facts.fingerprint == hashlib.sha256(stream).hexdigest()
     assert (facts.train, facts.test) == (380, 189)
@@ -60,9 +60,9 @@ def test_parts_are_apart_have_a_share_of_each_class_and_are_standardized_by_what
 
 
 def test_a_damaged_file_is_found(tmp_path, monkeypatch, unread):
-    stream = lzma.decompress((tabular.EMBEDDED / f"{tabular.FILE}.xz").read_bytes())
+    stream = lzma.decompress((data.EMBEDDED / f"{tabular.FILE}.xz").read_bytes())
     (tmp_path / tabular.FILE).write_bytes(stream.replace(b"17.99", b"17.98", 1))
-    monkeypatch.setattr(tabular, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
     with pytest.raises(DataError, match="breast-cancer.csv: expected MD5 36ef9087"):
         tabular.read_table()
 

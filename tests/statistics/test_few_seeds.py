@@ -6,7 +6,7 @@ from scipy import stats
 
 from softknee._errors import UsageError
 from softknee._statistics.decisions import holm
-from softknee._statistics.few_seeds import seeds_warning, wilcoxon_floor, wilcoxon_pairs
+from softknee._statistics.few_seeds import fewest_seeds, rank_sum_floor, seeds_warning, wilcoxon_floor
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 5, 8, 12])
@@ -20,10 +20,17 @@ def test_five_seeds_cannot_go_below_a_sixteenth():
 
 
 @pytest.mark.parametrize("comparisons", [1, 2, 12, 99])
-def test_the_fewest_pairs_reach_the_level_after_holm_and_one_less_does_not(comparisons):
-    pairs = wilcoxon_pairs(comparisons)
-    assert max(holm([wilcoxon_floor(pairs)] * comparisons)) < 0.05
-    assert min(holm([wilcoxon_floor(pairs - 1)] * comparisons)) >= 0.05
+@pytest.mark.parametrize(("paired", "floor"), [(True, wilcoxon_floor), (False, rank_sum_floor)])
+def test_the_fewest_seeds_reach_the_level_after_holm_and_one_less_does_not(comparisons, paired, floor):
+    seeds = fewest_seeds(comparisons, paired=paired)
+    assert max(holm([floor(seeds)] * comparisons)) < 0.05
+    assert min(holm([floor(seeds - 1)] * comparisons)) >= 0.05
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_floor_of_ranks_is_what_the_exact_test_gives_when_all_of_one_are_above(seeds):
+    apart = stats.mannwhitneyu(np.arange(seeds), 10 + np.arange(seeds), method="exact")
+    assert rank_sum_floor(seeds) == pytest.approx(apart.pvalue)
 
 
 def test_the_warning_says_what_is_true():
@@ -48,5 +55,3 @@ def test_what_is_no_number_of_seeds_is_an_error():
         wilcoxon_floor(0)
     with pytest.raises(UsageError, match="comparisons is 0; it must be at least 1"):
         seeds_warning(5, comparisons=0)
-    with pytest.raises(UsageError, match="level is 1; it must be between 0 and 1"):
-        wilcoxon_pairs(level=1)

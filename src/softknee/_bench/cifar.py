@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softknee._bench.data import ImageData
+from softknee._bench.data import ImageData, check_sum
 from softknee._bench.download import fetch
 from softknee._errors import DataError
 
@@ -54,23 +55,6 @@ def load(which: Cifar, source: str) -> ImageData:
     return _read(which, *found)
 
 
-def check_sum(path: Path, stream: bytes, expected: str) -> None:
-    """Compare the content of a file with its published checksum.
-
-    Args:
-        path: Where it is from, for messages.
-        stream: The content.
-        expected: `"md5:..."` or `"sha256:..."`.
-
-    Raises:
-        DataError: It is another.
-    """
-    algorithm, _, digest = expected.partition(":")
-    got = hashlib.new(algorithm, stream, usedforsecurity=False).hexdigest()
-    if got != digest:
-        raise DataError(f"{path}: expected {algorithm.upper()} {digest}, got {got} ({len(stream):,} bytes)")
-
-
 def _find(which: Cifar, root: Path) -> tuple[Form, Path] | None:
     """Return the folder with the files, or the archive, of the first form that is there."""
     for form in which.forms:
@@ -112,8 +96,9 @@ def _of_folder(form: Form, folder: Path) -> Iterator[tuple[str, Path, bytes]]:
 
 
 def _of_archive(form: Form, path: Path) -> Iterator[tuple[str, Path, bytes]]:
-    check_sum(path, path.read_bytes(), form.checksum)
-    with tarfile.open(path) as archive:
+    packed = path.read_bytes()
+    check_sum(path, packed, form.checksum)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for member in archive:
             folder, _, file = member.name.rpartition("/")
             stream = archive.extractfile(member)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from softknee._bench.device import check_executor
 from softknee._bench.execute import Event
 from softknee._bench.executors import make_executor
 from softknee._bench.lock import check_writable, only_process
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from softknee._bench.manifest import Rates
     from softknee._bench.plan import Plan
     from softknee._bench.protocol import InitializationName, Protocol, RateSource
-    from softknee._bench.runs import Job, Split
+    from softknee._bench.runs import DeviceName, Job, Precision, Split
 
 # What runs are evaluated on, by what a user asks for.
 SPLITS: Mapping[str, Split] = MappingProxyType({"test": "test", "dev": "validation"})
@@ -65,6 +66,7 @@ def bench(
     out: str | Path | None = None,
     executor: str = "local",
     jobs: int | None = None,
+    pack: int = 1,
     reference: str | None = None,
     margin: float | None = None,
     save_epochs: Sequence[int] = (),
@@ -73,6 +75,9 @@ def bench(
     options: Mapping[str, Any] = MappingProxyType({}),
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    device: DeviceName = "cpu",
+    precision: Precision = "float32",
+    compiled: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Study | SuiteStudy:
     """Compare activations under a frozen protocol, or under each of a suite.
@@ -94,7 +99,9 @@ def bench(
         out: Where results go; `results/<protocol>` by default.
         executor: Who does the runs: `"local"`, child processes of this one; `"here"`, this process; `"ray"`, a Ray
             cluster; `"slurm"`, a Slurm cluster. It decides no number, and the same study may go on by another.
-        jobs: Runs at the same time; by default one a core, or as many as the Ray cluster takes.
+        jobs: Runs at the same time; by default one a core, as many as the Ray cluster takes, or one on a GPU.
+        pack: Runs that a process trains side by side, where their models are perceptrons (`"mlp"`): it takes less time,
+            and decides no number. What a step takes is then not recorded.
         reference: What the others are compared with; ReLU where it takes part, else the first.
         margin: Differences within it count as equivalent; half a percentage point of accuracy or 0.01 of R² by
             default.
@@ -104,6 +111,12 @@ def bench(
         options: Open points of the protocol to be settled otherwise, by field of its recipe.
         time_limit: Minutes that an epoch of a submission may take, 60 by default.
         memory_limit: Gigabytes that the process of a submission may take, half of the memory by default.
+        device: Where runs compute: `"cpu"`, or `"cuda"` if it is asked for; a study's numbers must not depend on what a
+            machine happens to have. On CUDA they are not the same bit by bit from call to call.
+        precision: A tier, part of every key and never pooled with others: `"float32"`; `"tf32"`, whose products and
+            convolutions round to TensorFloat-32, on CUDA; `"bfloat16"`, forward passes under PyTorch's automatic casts.
+        compiled: Compile the steps of training by `torch.compile`, and replay them as CUDA graphs on CUDA; part of
+            every key, too. See `docs/speed.md`.
         progress: Called after each epoch and at the end of each run.
 
     Returns:
@@ -114,7 +127,8 @@ def bench(
         MissingExtra: What the executor needs is not installed; likewise.
         SoftkneeError: Nothing can be written any more, or no process can be started; what is finished is kept.
     """
-    execute = make_executor(executor, jobs)
+    check_executor(device, executor)
+    execute = make_executor(executor, 1 if jobs is None and device == "cuda" else jobs, pack)
     if split not in SPLITS:
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     asked = partial(
@@ -128,6 +142,9 @@ def bench(
         split=SPLITS[split],
         time_limit=time_limit,
         memory_limit=memory_limit,
+        device=device,
+        precision=precision,
+        compiled=compiled,
     )
     out = None if out is None else Path(out)
     if isinstance(protocol, str) and protocol in SUITES:

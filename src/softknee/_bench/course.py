@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from softknee._bench.model import build_model, count_costs, example_shape, match_gains, site_engines, site_gains
+from softknee._bench.device import forward_of, load_on, rounding
+from softknee._bench.model import (
+    activation_sites,
+    build_model,
+    count_costs,
+    example_shape,
+    match_gains,
+    site_engines,
+    site_gains,
+)
 from softknee._bench.record import History, environment, history_fields, shape_fields, trained_shapes
 from softknee._bench.runs import CHECKPOINT, finished_status, weights_name, write_failure, write_result
 from softknee._bench.streams import Stream, stream_generator, stream_seed
@@ -108,11 +117,12 @@ def _epochs(job: Job) -> Generator[tuple[int, float], None, Status]:
 
 @contextmanager
 def surroundings(spec: RunSpec) -> Iterator[None]:
-    """Give a run its number of threads, and leave the caller's and its random state alone."""
+    """Give a run its number of threads and its rounding, and leave the caller's and its random state alone."""
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
+    gpus = [torch.cuda.current_device()] if spec.device == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=gpus), rounding(spec.device, spec.precision):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -127,8 +137,8 @@ class Course:
     Attributes:
         spec: The run.
         recipe: Its task, model and training.
-        data: What it is trained and evaluated on.
-        model: As trained so far.
+        data: What it is trained and evaluated on, on its device.
+        model: As trained so far, there too.
         optimizer: Likewise.
 
     Raises:
@@ -138,19 +148,25 @@ class Course:
     def __init__(self, job: Job) -> None:
         self.spec: RunSpec = job.spec
         self.recipe: Recipe = job.spec.recipe
-        self.data: Examples = load_tensors(job.source, job.spec.split, self.recipe.task).under(self.recipe)
+        source, device = (job.source, job.spec.split, self.recipe.task), torch.device(job.spec.device)
+        self.data: Examples = load_on(job.spec.device, *source).under(self.recipe)
         if self.data.fingerprint != job.spec.data:
             raise DataError(f"the data in {job.source} changed while the study ran")
         self._folder: Path = job.folder
         self._metric = TASKS[self.recipe.task].metric
-        self.model = _initial_model(self.spec, self.data, job.study)
+        # Outputs are scored where the data are loaded, which is the same arithmetic for all devices.
+        self._scored: Examples = load_tensors(*source).under(self.recipe)
+        # Weights begin the same on all devices.
+        self.model = _initial_model(self.spec, self._scored, job.study)
         self._gains = [{"site": site, **_plain(gain)} for site, gain in site_gains(self.model).items()]
-        shape = example_shape(self.recipe)
-        self._engines = site_engines(self.model, batch_size=self.recipe.batch_size, shape=shape)
-        self._counts = count_costs(self.model, shape=shape)
-        self.optimizer = make_optimizer(self.model.parameters(), self.recipe, self.spec.learning_rate)
+        self._counts = count_costs(self.model, shape=example_shape(self.recipe))
         self._history = History(before=trained_shapes(self.model))
         self._history.note_parameters(self.model)
+        self.model.to(device)
+        self._engines = self._used_engines()
+        self._trained = forward_of(self.model, self.spec, training=True)
+        self._evaluated = forward_of(self.model, self.spec, training=False)
+        self.optimizer = make_optimizer(self.model.parameters(), self.recipe, self.spec.learning_rate)
         self._resume()
 
     @property
@@ -166,13 +182,17 @@ class Course:
     def advance(self) -> bool:
         """Train an epoch, as `end_epoch` says."""
         start, order = time.perf_counter(), self.start_epoch()
-        trained = train_epoch(self.model, self.optimizer, self.data, order, self.recipe.batch_size, self.recipe.steps)
+        size, steps = self.recipe.batch_size, self.recipe.steps
+        trained = train_epoch(self._trained, self.optimizer, self.data, order, size, steps)
         seconds = time.perf_counter() - start
         return self.end_epoch(trained, seconds=seconds, step_seconds=seconds / trained.steps)
 
     def start_epoch(self) -> torch.Generator:
         """Set torch's random state and the learning rate for the next epoch; return what draws its batches."""
-        torch.default_generator.manual_seed(stream_seed(self.spec.seed, Stream.NOISE, self.epoch + 1))
+        noise = stream_seed(self.spec.seed, Stream.NOISE, self.epoch + 1)
+        torch.default_generator.manual_seed(noise)
+        if self.spec.device == "cuda":
+            torch.cuda.manual_seed(noise)
         set_rate(self.optimizer, self.recipe, self.spec.learning_rate, done=self.epoch / self.spec.epochs)
         return stream_generator(self.spec.seed, Stream.ORDER, self.epoch + 1)
 
@@ -190,32 +210,39 @@ class Course:
         start, epoch, history = time.perf_counter(), self.epoch + 1, self._history
         if not math.isfinite(trained.loss):
             return self._diverge(epoch)
-        outputs, targets = self._outputs(), self.data.test_targets
-        test_loss = self.data.loss(outputs.double(), targets).item()
+        outputs, targets = self._outputs(), self._scored.test_targets
+        test_loss = self._scored.loss(outputs.double(), targets).item()
         if not math.isfinite(test_loss):
             return self._diverge(epoch)
         history.train_loss.append(trained.loss)
         history.train_score.append(trained.score)
         history.test_loss.append(test_loss)
-        history.test_score.append(self.data.score(self.data.tally(outputs, targets).double().mean().item()))
+        history.test_score.append(self._scored.score(self._scored.tally(outputs, targets).double().mean().item()))
         history.note_parameters(self.model)
         history.step_seconds += [] if step_seconds is None else [step_seconds]
         history.seconds.append(seconds + time.perf_counter() - start)
         if epoch in self.spec.save_epochs:
-            _save(self._folder / weights_name(epoch), self.model.state_dict())
+            weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
+            _save(self._folder / weights_name(epoch), weights)
         self._checkpoint()
         return True
 
     def finish(self) -> Status:
         """Write the result of a run whose epochs are done."""
-        fields = self.data.final_fields(self._outputs())
+        fields = self._scored.final_fields(self._outputs())
         if self.data.domain is not None:
-            points = torch.from_numpy(self.data.domain.grid()).float()
-            fields["drawn"] = self.data.drawn(evaluate(self.model, points))
+            points = torch.from_numpy(self.data.domain.grid()).float().to(self.data.device)
+            fields["drawn"] = self._scored.drawn(evaluate(self._evaluated, points).cpu())
         return self._write("done", **fields, shapes=shape_fields(self._history, trained_shapes(self.model)))
 
     def _outputs(self) -> Tensor:
-        return evaluate(self.model, self.data.test_inputs, self.data.prepare)
+        return evaluate(self._evaluated, self.data.test_inputs, self.data.prepare).cpu()
+
+    def _used_engines(self) -> dict[str, str]:
+        """Return how activations are evaluated in training."""
+        if self.spec.compiled:  # with their neighbours
+            return dict.fromkeys(activation_sites(self.model), "compiled")
+        return site_engines(self.model, batch_size=self.recipe.batch_size, shape=example_shape(self.recipe))
 
     def _diverge(self, epoch: int) -> bool:
         self._write("diverged", diverged_at=epoch)
@@ -223,7 +250,8 @@ class Course:
 
     def _write(self, status: Status, **fields: Any) -> Status:
         recorded = history_fields(self._history, self._metric)
-        about = {"gain": self._gains, "engines": self._engines, "counts": self._counts, "environment": environment()}
+        about = {"gain": self._gains, "engines": self._engines, "counts": self._counts}
+        about["environment"] = environment(self.spec.device)
         write_result(self._folder, self.spec, status, **recorded, **about, **fields)
         (self._folder / CHECKPOINT).unlink(missing_ok=True)
         return status
@@ -260,7 +288,8 @@ def _plain(gain: Gain) -> dict[str, float | bool | None]:
 def _load(path: Path) -> dict[str, Any] | None:
     """Return a checkpoint, or None without one; a damaged one is as good as none and costs the run its epochs."""
     try:
-        return cast("dict[str, Any]", torch.load(path, weights_only=True))
+        # What it is loaded into moves it to its device.
+        return cast("dict[str, Any]", torch.load(path, weights_only=True, map_location="cpu"))
     except FileNotFoundError:
         return None
     except Exception:

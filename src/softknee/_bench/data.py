@@ -12,6 +12,7 @@ import lzma
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from softknee._bench.download import fetch
 from softknee._errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -53,6 +56,9 @@ PACKED_SUMS = (
     "bb300cfdad3c16e7a12a480ee83cd310",
 )
 VALIDATION_SHARE = 1 / 6
+_ANEW = "it is damaged or another file: get it anew"
+# What opens a file, by what its name ends in.
+_OPENERS: Mapping[str, Callable[..., Any]] = MappingProxyType({"": open, ".gz": gzip.open, ".xz": lzma.open})
 
 
 @dataclass(frozen=True)
@@ -152,36 +158,47 @@ def read_idx(stream: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(stream, np.uint8, offset=values).reshape(shape)
 
 
+def read_streams(
+    folder: Path, names: Sequence[str], sums: Sequence[tuple[str, int]]
+) -> tuple[str, list[NDArray[np.uint8]]]:
+    """Read IDX files, plain or packed, each of them checked.
+
+    Args:
+        folder: Where they lie.
+        names: Of the files, without what packing adds.
+        sums: MD5 and size of each, unpacked.
+
+    Returns:
+        The SHA-256 of all streams together, hexadecimal, and the values of each.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    digest = hashlib.sha256()
+    arrays = []
+    for name, (md5, size) in zip(names, sums, strict=True):
+        path, stream = unpack(folder, name)
+        verify(path, stream, md5, size)
+        digest.update(stream)
+        arrays.append(read_idx(stream))
+    return digest.hexdigest(), arrays
+
+
 def unpack(folder: Path, name: str) -> tuple[Path, bytes]:
     """Read `name`, `name.gz` or `name.xz` in `folder`; return which one it was, and its content unpacked.
 
     Raises:
         DataError: None of them is there, or the packed stream is damaged.
     """
-    openers: tuple[tuple[str, Any], ...] = (("", Path.open), (".gz", gzip.open), (".xz", lzma.open))
-    for suffix, opener in openers:
+    for suffix, opener in _OPENERS.items():
         path = folder / f"{name}{suffix}"
         if path.is_file():
             try:
                 with opener(path, "rb") as file:
                     return path, bytes(file.read())
             except (OSError, EOFError, lzma.LZMAError) as error:
-                raise DataError(
-                    f"{path}: cannot be read ({error}); expected {name}, plain or packed by gzip"
-                ) from error
-    raise DataError(f"{folder / name}: no such file, plain or .gz; expected the four files {', '.join(FILES)}")
-
-
-def _read(folder: Path, sums: tuple[tuple[str, int], ...], name: str) -> ImageData:
-    digest = hashlib.sha256()
-    arrays = []
-    for file, (md5, size) in zip(FILES, sums, strict=True):
-        path, stream = unpack(folder, file)
-        verify(path, stream, md5, size)
-        digest.update(stream)
-        arrays.append(read_idx(stream))
-    images, labels, test_images, test_labels = arrays
-    return ImageData(name, digest.hexdigest(), images, labels, test_images, test_labels, CLASSES)
+                raise DataError(f"{path}: cannot be read ({error}); {_ANEW}") from error
+    raise DataError(f"{folder / name}: no such file, plain or packed (.gz, .xz)")
 
 
 def verify(path: Path, stream: bytes, md5: str, size: int) -> None:
@@ -190,22 +207,46 @@ def verify(path: Path, stream: bytes, md5: str, size: int) -> None:
     Raises:
         DataError: Its size or MD5 is another.
     """
+    what = f"{path}, unpacked" if path.suffix in {".gz", ".xz"} else path
     if len(stream) != size:
-        raise DataError(f"{path}: expected {size:,} bytes unpacked, got {len(stream):,}")
-    got = hashlib.md5(stream, usedforsecurity=False).hexdigest()
-    if got != md5:
-        raise DataError(f"{path}: expected MD5 {md5} unpacked, got {got}")
+        raise DataError(f"{what}: expected {size:,} bytes, got {len(stream):,}; {_ANEW}")
+    check_sum(what, stream, f"md5:{md5}")
+
+
+def check_sum(what: object, stream: bytes, expected: str) -> None:
+    """Compare bytes with their published checksum.
+
+    Args:
+        what: Where they are from, for messages.
+        stream: The bytes.
+        expected: `"md5:..."` or `"sha256:..."`.
+
+    Raises:
+        DataError: It is another.
+    """
+    algorithm, _, digest = expected.partition(":")
+    got = hashlib.new(algorithm, stream, usedforsecurity=False).hexdigest()
+    if got != digest:
+        raise DataError(f"{what}: expected {algorithm.upper()} {digest}, got {got} ({len(stream):,} bytes); {_ANEW}")
+
+
+def _read(folder: Path, sums: Sequence[tuple[str, int]], name: str) -> ImageData:
+    fingerprint, (images, labels, test_images, test_labels) = read_streams(folder, FILES, sums)
+    return ImageData(name, fingerprint, images, labels, test_images, test_labels, CLASSES)
 
 
 def _holds_data(folder: Path) -> bool:
-    return any((folder / f"{FILES[0]}{suffix}").is_file() for suffix in ("", ".gz"))
+    return any((folder / f"{FILES[0]}{suffix}").is_file() for suffix in _OPENERS)
 
 
 def _find_folder(root: Path) -> Path:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --data takes mini, full or a folder with Fashion-MNIST's four files")
     layouts = (root / "FashionMNIST" / "raw", root / "raw", root)
-    return next((folder for folder in layouts if _holds_data(folder)), root)
+    found = next((folder for folder in layouts if _holds_data(folder)), None)
+    if found is None:
+        raise DataError(f"{root}: expected Fashion-MNIST there, as {', '.join(FILES)}, plain or packed; {_advice()}")
+    return found
 
 
 def _download() -> Path:
@@ -213,8 +254,12 @@ def _download() -> Path:
     try:
         return fetch(packed, addresses=ADDRESSES, folder="fashion-mnist")
     except DataError as error:
-        raise DataError(
-            f"Fashion-MNIST (31 MB, 55 MB unpacked): {error}; `apt-get install dataset-fashion-mnist`, or download the "
-            f"four files from {ADDRESSES[0]} elsewhere and give their folder (--data FOLDER), or use the embedded "
-            "subset (--data mini)"
-        ) from error
+        raise DataError(f"Fashion-MNIST is not in {DEBIAN}, and {error}; {_advice()}") from error
+
+
+def _advice() -> str:
+    return (
+        f"`apt-get install dataset-fashion-mnist` brings it for --data full (31 MB, 55 MB unpacked, which is not "
+        f"needed), or download the four files from {ADDRESSES[0]} and give their folder (--data FOLDER), or use the "
+        "part that ships with softknee (--data mini)"
+    )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from softknee._bench.data import EMBEDDED, ImageData, read_idx, unpack, verify
+from softknee._bench import data
+from softknee._bench.data import ImageData
 from softknee._bench.examples import Tensors
-from softknee._bench.task import Facts, Task
-from softknee._errors import UsageError
+from softknee._bench.task import EMBEDDED, Facts, Task
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from softknee._bench.runs import Split
 
@@ -31,21 +32,7 @@ BRIGHTEST = 16
 class Digits(Task):
     """The 1,797 digits: the first ones to train on, the last 500 to evaluate on."""
 
-    def source(self, asked: str | Path | None) -> str:
-        """Return where the data come from: this package.
-
-        Args:
-            asked: What the user gave.
-
-        Returns:
-            The source.
-
-        Raises:
-            UsageError: Something was given.
-        """
-        if asked is not None:
-            raise UsageError(f"{self.name} ship with softknee; leave data out, got {str(asked)!r}")
-        return "embedded"
+    origin: ClassVar[str] = EMBEDDED
 
     def facts(self, source: str) -> Facts:
         """Return the checksum and sizes of the data."""
@@ -63,9 +50,9 @@ class Digits(Task):
         images = load_digits() if split == "test" else load_digits().validation()
         return Tensors(
             fingerprint=images.fingerprint,
-            train_inputs=torch.tensor(images.train_images).flatten(1).float() / (BRIGHTEST / 2) - 1,
+            train_inputs=_scaled(images.train_images),
             train_labels=torch.tensor(images.train_labels, dtype=torch.int64),
-            test_inputs=torch.tensor(images.test_images).flatten(1).float() / (BRIGHTEST / 2) - 1,
+            test_inputs=_scaled(images.test_images),
             test_targets=torch.tensor(images.test_labels, dtype=torch.int64),
             classes=tuple("0123456789"),
         )
@@ -78,12 +65,9 @@ def load_digits() -> ImageData:
     Raises:
         DataError: A file is missing or damaged.
     """
-    digest = hashlib.sha256()
-    arrays = []
-    for file, (md5, size) in zip(FILES, SUMS, strict=True):
-        path, stream = unpack(EMBEDDED, file)
-        verify(path, stream, md5, size)
-        digest.update(stream)
-        arrays.append(read_idx(stream))
-    images, labels = arrays
-    return ImageData("embedded", digest.hexdigest(), images[:-TEST], labels[:-TEST], images[-TEST:], labels[-TEST:])
+    fingerprint, (images, labels) = data.read_streams(data.EMBEDDED, FILES, SUMS)
+    return ImageData(EMBEDDED, fingerprint, images[:-TEST], labels[:-TEST], images[-TEST:], labels[-TEST:])
+
+
+def _scaled(images: NDArray[np.uint8]) -> Tensor:
+    return torch.tensor(images).flatten(1).float() / (BRIGHTEST / 2) - 1

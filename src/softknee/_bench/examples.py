@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from softknee._bench.record import classification_fields, finite
@@ -14,7 +15,7 @@ from softknee._bench.record import classification_fields, finite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from softknee._bench.domain import Domain
     from softknee._bench.protocol import Recipe
@@ -40,6 +41,17 @@ class Examples(ABC):
     @abstractmethod
     def input_square(self) -> float:
         """Mean square of the inputs that are trained on."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples lie, and `batches` yields them."""
+        return self.test_inputs.device
+
+    def to(self, device: torch.device) -> Examples:
+        """Return the examples on a device; the same ones are drawn there."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: one.to(device) for name, one in values.items() if isinstance(one, Tensor)}
+        return replace(self, **moved)
 
     def under(self, recipe: Recipe) -> Examples:
         """Return the examples as a recipe has them."""
@@ -120,7 +132,8 @@ class Tensors(Examples):
     def batches(self, order: torch.Generator, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the whole set in a drawn order; the last batch may be smaller."""
         del steps
-        for batch in torch.randperm(len(self.train_labels), generator=order).split(batch_size):
+        drawn = torch.randperm(len(self.train_labels), generator=order).to(self.device)
+        for batch in drawn.split(batch_size):
             yield self.train_inputs.index_select(0, batch), self.train_labels[batch]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,7 +181,8 @@ class Points(Examples):
         axes = self.test_inputs.shape[1]
         for _ in range(steps):
             points = self.low + (self.high - self.low) * torch.rand(batch_size, axes, generator=order)
-            yield points, self.function(points)
+            # The right answers are the same on all devices, and in all tiers.
+            yield points.to(self.device), self.function(points).to(self.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error."""

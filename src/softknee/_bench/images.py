@@ -71,15 +71,14 @@ class Images(Tensors):
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Return images as a model takes them: `(n, 3, height, width)` float32, normalized, in channels last."""
-        constants = self.constants[self.normalization]
-        shift, scale = (inputs.new_tensor(one, dtype=torch.float32).mul_(255)[:, None, None] for one in constants)
+        shift, scale = self._scaling
         normalized = (inputs.contiguous(memory_format=torch.channels_last) - shift) / scale
         return normalized.expand(-1, COLOURS, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def batches(self, order: torch.Generator, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the whole set in a drawn order; the last batch may be smaller."""
         del steps
-        number, device = len(self.train_labels), self.train_inputs.device
+        number, device = len(self.train_labels), self.device
         drawn = torch.randperm(number, generator=order).to(device)
         # Drawn in any case, so that the generator's later numbers do not hang on it.
         offsets = torch.randint(2 * PADDING + 1, (2, number), generator=order).to(device)
@@ -92,6 +91,15 @@ class Images(Tensors):
             return self.train_inputs[batch]
         cropped = self._windows[batch, :, at[0], at[1]]
         return torch.where(flip[:, None, None, None], cropped.flip(-1), cropped)
+
+    @cached_property
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        """What is subtracted of each channel, and what it is divided by: `(channels, 1, 1)` float32."""
+        mean, deviation = (
+            torch.tensor(one, dtype=torch.float32, device=self.device).mul_(255)[:, None, None]
+            for one in self.constants[self.normalization]
+        )
+        return mean, deviation
 
     @cached_property
     def _windows(self) -> Tensor:

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from softknee._bench.study_files import Cell, Run
 
-# Of a run's specification, what its result says and its study does not; what older runs do not have is None.
-CIRCUMSTANCES = ("split", "precision", "engine", "kernels", "threads", "revision")
+# Of a run's specification, what its result says and its study does not; at defaults that came later it is None.
+CIRCUMSTANCES = ("split", "device", "precision", "compiled", "engine", "kernels", "threads", "revision")
 # Results of a study that notes name, where it has many that cannot be read.
 NAMED = 3
-# Of a protocol, what decides no number or is compared by itself.
-_DESCRIPTIVE = ("title", "description", "cells", "epochs", "tuning")
+# Where studies lie in a folder: in the folders in it, and where one of these is a suite's, in those in it.
+_INSIDE = (f"*/{MANIFEST}", f"*/*/{MANIFEST}")
 # Where studies share a run: the result that counts comes first.
 _ENDINGS = ("done", "diverged", "failed", "lost", "missing")
 
@@ -89,22 +89,22 @@ def read_leaderboard(places: Sequence[Path]) -> Leaderboard:
         The leaderboard.
 
     Raises:
-        UsageError: There is nothing that can be read.
+        UsageError: No study can be read.
         MissingExtra: SciPy is not installed.
     """
     folders = {folder.resolve(): folder for place in places for folder in _study_folders(place)}
-    notes: list[str] = []
-    studies = [files for folder in folders.values() if (files := _readable(folder, notes)) is not None]
+    reasons: list[str] = []
+    studies = [files for folder in folders.values() if (files := _readable(folder, reasons)) is not None]
     if not studies:
-        raise UsageError(f"no study could be read: {' '.join(notes) or 'no folder was given'}")
+        raise UsageError(f"no study could be read: {'; '.join(reasons) or 'no folder was given'}")
+    notes = [f"Left out: {reason}." for reason in reasons]
     for files in studies:
         notes += _study_notes(files)
     pools = _pooled(studies)
-    boards = tuple(pool.board() for pool in pools)
-    notes += [_double_note(pool) for pool in pools if pool.doubles]
-    protocols = list(dict.fromkeys(board.protocol["name"] for board in boards))
-    ordered = sorted(boards, key=lambda board: protocols.index(board.protocol["name"]))
-    return Leaderboard(tuple(ordered), tuple(files.folder for files in studies), tuple(notes))
+    notes += [note for pool in pools if (note := pool.doubles_note())]
+    protocols = list(dict.fromkeys(pool.protocol for pool in pools))
+    boards = sorted((pool.board() for pool in pools), key=lambda board: protocols.index(board.protocol["name"]))
+    return Leaderboard(tuple(boards), tuple(files.folder for files in studies), tuple(notes))
 
 
 class _Pool:
@@ -116,15 +116,18 @@ class _Pool:
         self.circumstances = circumstances
         self.studies: dict[Path, StudyFiles] = {}
         self.runs: dict[_Contender, dict[str, Run]] = {}
-        self.doubles: list[Run] = []
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        name: str = self.manifest["protocol"]["name"]
+        return name
 
     def add(self, files: StudyFiles, contender: _Contender, run: Run) -> None:
         """Take a run; of one that is there already, what counts more."""
         self.studies[files.folder] = files
         own = self.runs.setdefault(contender, {})
-        known = own.get(run.key)
-        if known is None or _ENDINGS.index(run.status) < _ENDINGS.index(known.status):
-            own[run.key] = run
+        own[run.key] = min(own.get(run.key, run), run, key=_standing)
 
     def board(self) -> Board:
         """Return the board of what was taken."""
@@ -132,20 +135,31 @@ class _Pool:
         runs = [
             replace(run, cell=self.cell.name, activation=label)
             for contender, label in labels.items()
-            for run in self._by_seed(contender)
+            for run in self._by_seed(contender).values()
         ]
         files = StudyFiles(next(iter(self.studies)), self._manifest(labels, len(runs)), tuple(runs), ())
         (table,) = build_tables(files)
         contenders = {label: (activation, definition) for (activation, definition, _), label in labels.items()}
         return Board(files, table, self.circumstances, tuple(self.studies), contenders)
 
-    def _by_seed(self, contender: _Contender) -> list[Run]:
+    def doubles_note(self) -> str | None:
+        """Say which runs are left out because their seeds stand there already; None without any."""
+        kept = {contender: self._by_seed(contender) for contender in self.runs}
+        doubles = [run for who, own in self.runs.items() for run in own.values() if kept[who][run.seed] is not run]
+        if not doubles:
+            return None
+        count, first = plural(len(doubles), "run"), doubles[0]
+        return (
+            f"Left out: {count} of {self.protocol!r} whose activation and seed another run has, though not its key, "
+            f"such as {first.activation}, seed {first.seed}, in {str(first.path)!r}."
+        )
+
+    def _by_seed(self, contender: _Contender) -> dict[int | None, Run]:
         """Return one run a seed: two would differ in something this version does not know of."""
         found: dict[int | None, Run] = {}
-        for run in sorted(self.runs[contender].values(), key=lambda run: (run.seed or 0, _ENDINGS.index(run.status))):
-            if found.setdefault(run.seed, run) is not run:
-                self.doubles.append(run)
-        return list(found.values())
+        for run in sorted(self.runs[contender].values(), key=lambda run: (run.seed or 0, _standing(run))):
+            found.setdefault(run.seed, run)
+        return found
 
     def _manifest(self, labels: Mapping[_Contender, str], runs: int) -> dict[str, Any]:
         """Return what a study of these runs would say."""
@@ -184,18 +198,25 @@ class _Pool:
 
 
 def _study_folders(place: Path) -> list[Path]:
-    """Return the study's folder itself, or those of the studies in it."""
-    inside = [] if (place / MANIFEST).is_file() else sorted(place.glob(f"*/{MANIFEST}"))
-    return [path.parent for path in inside] or [place]
+    """Return the study's folder itself, or those of the studies in it; a folder without any as it is."""
+    if (place / MANIFEST).is_file():
+        return [place]
+    inside = {path.parent for pattern in _INSIDE for path in place.glob(pattern)}
+    return sorted(inside) or [place]
 
 
-def _readable(folder: Path, notes: list[str]) -> StudyFiles | None:
-    """Return a study, or None and a note."""
+def _readable(folder: Path, reasons: list[str]) -> StudyFiles | None:
+    """Return a study, or None and a reason more."""
     try:
         return read_study(folder, tolerant=True)
     except UsageError as error:
-        notes.append(f"Left out: {error}.")
+        reasons.append(str(error))
         return None
+
+
+def _standing(run: Run) -> int:
+    """Return how much a result counts beside another of the same run or seed; the smallest first."""
+    return _ENDINGS.index(run.status)
 
 
 def _study_notes(files: StudyFiles) -> list[str]:
@@ -208,15 +229,6 @@ def _study_notes(files: StudyFiles) -> list[str]:
         waiting = plural(files.pending, "run")
         notes.append(f"{str(files.folder)!r} lacks {waiting} that its tuning has yet to give a learning rate.")
     return notes
-
-
-def _double_note(pool: _Pool) -> str:
-    """Say what was left out because its seed stands there already."""
-    count, first = plural(len(pool.doubles), "run"), pool.doubles[0]
-    return (
-        f"Left out: {count} of {pool.manifest['protocol']['name']!r} whose activation and seed another run has, though "
-        f"not its key, such as {first.activation}, seed {first.seed}, in {str(first.path)!r}."
-    )
 
 
 def _pooled(studies: Sequence[StudyFiles]) -> list[_Pool]:
@@ -242,10 +254,10 @@ def _condition(files: StudyFiles, cell: Cell) -> str:
     """Return, as text, everything a study says about runs in a condition but their activations and seeds."""
     manifest, protocol = files.manifest, files.manifest["protocol"]
     parts = {
-        "protocol": {name: value for name, value in protocol.items() if name not in _DESCRIPTIVE},
-        "tuning": protocol.get("tuning") if cell.rate == "tuned" else None,
+        "protocol": protocol["name"],
+        "recipe": protocol.get("recipe"),
         "initialization": cell.initialization,
-        "rate": cell.rate,
+        "rate": protocol.get("tuning") if cell.rate == "tuned" else protocol.get("learning_rate"),
         "epochs": manifest["epochs"],
         "data": manifest["data"]["fingerprint"],
         "metric": files.metric.name,

@@ -7,7 +7,8 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from softknee._bench.leaderboard import CIRCUMSTANCES
-from softknee._bench.leaderboard_page import engines, leaderboard_page, relative
+from softknee._bench.leaderboard_page import board_titles, engines, leaderboard_page, relative
+from softknee._bench.study_evidence import cell_evidence
 from softknee._bench.study_files import RESULT, RUNS
 from softknee._report.files import write_atomic
 from softknee._report.page import render_page
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from softknee._bench.leaderboard import Board, Leaderboard
+    from softknee._bench.study_evidence import Evidence
     from softknee._bench.study_files import Run
 
 PAGE, ROW_TABLE, RUN_TABLE = "index.html", "leaderboard.csv", "runs.csv"
 
-_BOARD = ("board", "protocol", "condition", "data", "data_sha256", "epochs", *CIRCUMSTANCES, "metric", "reference")
+_BOARD = (
+    *("board", "title", "protocol", "condition", "data", "data_sha256", "epochs", *CIRCUMSTANCES),
+    *("metric", "reference", "margin", "paired"),
+)
 _ACTIVATION = ("activation", "definition", "learning_rate")
 # Fields that a row of a study's table has under the same name.
 _MEASURED = (
@@ -29,8 +34,9 @@ _MEASURED = (
     *("difference", "difference_low", "difference_high", "p", "p_equivalence", "verdict", "seconds", "step_seconds"),
     *("parameters", "activation_parameters", "multiply_adds", "activation_inputs", "activation_price"),
 )
-_ROW = (*_BOARD, "margin", *_ACTIVATION, "asked", *_MEASURED, "engines", "studies")
-_RUN = ("board", "protocol", *_ACTIVATION, "seed", "status", "last", "best", "seconds", "key", "result")
+_EVIDENCE = ("improvement", "improvement_low", "improvement_high", "seeds_needed", "seeds_needed_cautious", "first")
+_ROW = (*_BOARD, *_ACTIVATION, "asked", *_MEASURED, *_EVIDENCE, "engines", "studies")
+_RUN = ("board", "title", "protocol", *_ACTIVATION, "seed", "status", "last", "best", "seconds", "key", "result")
 
 
 def write_leaderboard(leaderboard: Leaderboard, out: Path) -> None:
@@ -45,9 +51,12 @@ def write_leaderboard(leaderboard: Leaderboard, out: Path) -> None:
         OSError: The folder cannot be written.
     """
     page = render_page(leaderboard_page(leaderboard, out))
-    numbered = list(enumerate(leaderboard.boards))
-    write_atomic(out / ROW_TABLE, _table(_ROW, (row for place, board in numbered for row in _rows(place, board, out))))
-    write_atomic(out / RUN_TABLE, _table(_RUN, (row for place, board in numbered for row in _runs(place, board, out))))
+    named = [
+        (board, {"board": place, "title": title, "protocol": board.protocol["name"]})
+        for place, (board, title) in enumerate(zip(leaderboard.boards, board_titles(leaderboard.boards), strict=True))
+    ]
+    write_atomic(out / ROW_TABLE, _table(_ROW, ({**its, **row} for board, its in named for row in _rows(board, out))))
+    write_atomic(out / RUN_TABLE, _table(_RUN, ({**its, **row} for board, its in named for row in _runs(board, out))))
     write_atomic(out / PAGE, page)
 
 
@@ -59,11 +68,9 @@ def _table(fields: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _rows(place: int, board: Board, out: Path) -> Iterator[dict[str, Any]]:
+def _rows(board: Board, out: Path) -> Iterator[dict[str, Any]]:
     manifest, cell = board.files.manifest, board.table.cell
     about = {
-        "board": place,
-        "protocol": board.protocol["name"],
         "condition": cell.name,
         "data": manifest["data"]["name"],
         "data_sha256": manifest["data"]["fingerprint"],
@@ -72,25 +79,36 @@ def _rows(place: int, board: Board, out: Path) -> Iterator[dict[str, Any]]:
         "metric": board.files.metric.name,
         "reference": board.files.reference,
         "margin": board.files.margin,
+        "paired": board.files.paired,
     }
+    evidence = {row.activation: _evidence(row) for row in cell_evidence(board.files, board.table).rows}
     for row in board.table.rows:
         runs = board.files.of(cell.name, row.activation)
         yield {
             **about,
             **{field: getattr(row, field) for field in _MEASURED},
             **_activation(board, row.activation, row.learning_rates[0]),
+            **evidence[row.activation],
             "asked": len(runs),
             "engines": engines(runs),
             "studies": "; ".join(dict.fromkeys(relative(run.study, out) for run in runs)),
         }
 
 
-def _runs(place: int, board: Board, out: Path) -> Iterator[dict[str, Any]]:
+def _evidence(row: Evidence) -> dict[str, Any]:
+    better, needed = row.improvement, row.needed
+    values = (
+        *((better.probability, better.low, better.high) if better else (None, None, None)),
+        *((needed.seeds, needed.cautious) if needed else (None, None)),
+        row.first,
+    )
+    return dict(zip(_EVIDENCE, values, strict=True))
+
+
+def _runs(board: Board, out: Path) -> Iterator[dict[str, Any]]:
     metric, folders = board.files.metric, {folder: relative(folder, out) for folder in board.studies}
     for run in board.files.runs:
         yield {
-            "board": place,
-            "protocol": board.protocol["name"],
             **_activation(board, run.activation, run.learning_rate),
             "seed": run.seed,
             "status": run.status,

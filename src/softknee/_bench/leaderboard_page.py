@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any, get_args
 
-from softknee._bench.page_tables import SIGNS, kind_of, name_cell
+from softknee._bench.page_tables import SIGNS, kind_of, name_cell, pairing
 from softknee._bench.study_files import Outcome
 from softknee._report.page import Page, Section
 from softknee._report.table import ABSENT, Cell, Column, Table, number, plural, probability
@@ -49,7 +49,10 @@ def leaderboard_page(leaderboard: Leaderboard, out: Path) -> Page:
         title="Leaderboard",
         finding=[f"{runs}: {_counted(statuses)}.", _RULES],
         warnings=leaderboard.notes,
-        sections=[_section(board, title, _anchor(place)) for place, (board, title) in enumerate(_titled(boards))],
+        sections=[
+            _section(board, title, _anchor(place))
+            for place, (board, title) in enumerate(zip(boards, board_titles(boards), strict=True))
+        ],
         data=_runs_data(leaderboard, out),
         scripts=("leaderboard.js",),
     )
@@ -60,23 +63,24 @@ def relative(folder: Path, out: Path) -> str:
     return os.path.relpath(folder, out).replace(os.sep, "/")
 
 
+def board_titles(boards: Sequence[Board]) -> list[str]:
+    """Return the titles of boards; those that would share one name what only some of them have."""
+    plain = [": ".join(filter(None, (board.protocol["title"], board.table.cell.title))) for board in boards]
+    facts = [[*_facts(board), *_recipe_facts(board)] for board in boards]
+    titles = []
+    for title, its in zip(plain, facts, strict=True):
+        alike = [set(others) for others, other in zip(facts, plain, strict=True) if other == title]
+        own = [fact for fact in its if any(fact not in others for others in alike)]
+        titles.append(f"{title} ({', '.join(own)})" if own else title)
+    return titles
+
+
 def _anchor(place: int) -> str:
     return f"board-{place}"
 
 
 def _counted(statuses: Mapping[Outcome, int]) -> str:
     return ", ".join(f"{statuses[outcome]:,} {outcome}" for outcome in OUTCOMES if statuses[outcome])
-
-
-def _titled(boards: Sequence[Board]) -> list[tuple[Board, str]]:
-    """Return the boards with titles; those that would share one name what only some of them have."""
-    plain = [": ".join(filter(None, (board.protocol["title"], board.table.cell.title))) for board in boards]
-    titles = []
-    for board, title in zip(boards, plain, strict=True):
-        shared = [set(_facts(other)) for other, its in zip(boards, plain, strict=True) if its == title]
-        own = [fact for fact in _facts(board) if any(fact not in facts for facts in shared)]
-        titles.append(f"{title} ({', '.join(own)})" if own else title)
-    return list(zip(boards, titles, strict=True))
 
 
 def _facts(board: Board) -> list[str]:
@@ -91,10 +95,17 @@ def _facts(board: Board) -> list[str]:
     ]
 
 
+def _recipe_facts(board: Board) -> list[str]:
+    """Return how runs are trained, in words: the open points of a protocol can be set otherwise."""
+    recipe = {**board.protocol.get("recipe", {}), "learning rate": board.protocol.get("learning_rate")}
+    return [f"{name.replace('_', ' ')} {value}" for name, value in recipe.items()]
+
+
 def _section(board: Board, title: str, anchor: str) -> Section:
     metric = board.files.metric
+    how = f"{pairing(board.files)}{' by seed' * board.files.paired}"
     lead = (
-        f"{', '.join(_facts(board))}. Differences are paired by seed against {board.files.reference}; within "
+        f"{', '.join(_facts(board))}. Differences to {board.files.reference} are {how}; within "
         f"±{metric.amount(board.files.margin, exact=True)} they do not matter. From {_names(board.studies)}."
     )
     return Section(anchor, title, lead, [_table(board)])
@@ -114,7 +125,7 @@ def _table(board: Board) -> Table:
         Column("Verdict", numeric=False),
         Column(metric.head, hint=f"on {metric.evaluated_on} after the last epoch, mean over seeds"),
         Column("±", hint=f"half its 95 % interval, over new seeds{' and new test examples' * metric.sampled}"),
-        Column("Difference", hint=f"mean paired difference to {files.reference}, {metric.unit}"),
+        Column("Difference", hint=f"mean {pairing(files)} difference to {files.reference}, {metric.unit}"),
         Column("±", hint="half its 95 % interval, not adjusted"),
         Column("p", hint="against no difference, Holm-adjusted over the table"),
         Column("Seeds", hint="done of those asked for"),

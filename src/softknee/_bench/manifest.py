@@ -89,7 +89,8 @@ def check_same(plan: Plan, held: Mapping[str, Any]) -> None:
 
 def _described(plan: Plan) -> dict[str, Any]:
     about = {"protocol": plan.protocol.model_dump(mode="json"), "data": asdict(plan.data), "epochs": plan.epochs}
-    return {**about, "split": plan.split}
+    means = {"device": plan.device, "precision": plan.precision, "compiled": plan.compiled}
+    return {**about, "split": plan.split, **means}
 
 
 def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +103,9 @@ def _identity(study: Mapping[str, Any]) -> dict[str, Any]:
         f"({data['fingerprint'][:8]})",
         "recipe": protocol["recipe"],
         "split": study.get("split", "test"),
+        "device": study.get("device", "cpu"),
+        "precision": study.get("precision", "float32"),
+        "choice of compiled steps": study.get("compiled", False),
         "learning rate": protocol["learning_rate"],
         "set of conditions": [{**cell, "title": ""} for cell in protocol["cells"]],
         "tuning": protocol["tuning"],

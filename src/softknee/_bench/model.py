@@ -194,8 +194,9 @@ def site_gains(model: nn.Sequential) -> dict[str, Gain]:
 def site_engines(model: nn.Sequential, *, batch_size: int, shape: Sequence[int]) -> dict[str, str]:
     """Return how the activation at each site evaluates a batch: `"eager"`, `"fused"` or `"table"`."""
     first = {meeting.site: meeting.shape for meeting in reversed(_meetings(model, shape)[0])}
+    device = next(model.parameters()).device
     return {
-        name: site.engine_for(torch.empty(batch_size * first[site][0], *first[site][1:]))
+        name: site.engine_for(torch.empty(batch_size * first[site][0], *first[site][1:], device=device))
         if isinstance(site, Evaluated)
         else "eager"
         for name, site in activation_sites(model).items()
@@ -300,7 +301,7 @@ def _meetings(model: nn.Sequential, shape: Sequence[int]) -> tuple[list[_Meeting
     hooks = [site.register_forward_hook(note) for site in activation_sites(model).values()]
     hooks += [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, WEIGHTED)]
     mode = model.training
-    model.eval()(torch.zeros(1, *shape))
+    model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
     model.train(mode)
     for hook in hooks:
         hook.remove()

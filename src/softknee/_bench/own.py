@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 # Of the files that protocols are read from.
 SUFFIX = ".toml"
 # Names become folders.
-NAME = re.compile(r"[A-Za-z0-9_-]+")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Seeds of tuning runs begin here, so that no study evaluates them.
+FIRST_TUNING_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ GOES_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 _PARTS: Mapping[str, type[Frozen]] = MappingProxyType({"recipe": Recipe, "cells": Cell, "tuning": Tuning})
+# What TOML calls what pydantic calls otherwise.
+_KINDS: Mapping[str, str] = MappingProxyType({"tuple_type": "a list", "model_type": "a table"})
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -132,6 +137,7 @@ def check_protocol(protocol: Protocol, *, taken: Collection[str], where: str) ->
         *_name_faults(protocol.name, taken),
         *_recipe_faults(protocol.recipe),
         *_condition_faults(protocol),
+        *_tuning_faults(protocol),
     ]
     if faults:
         raise UsageError(f"{where}: {faults[0]}")
@@ -148,13 +154,14 @@ def _first_fault(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         hint = did_you_mean(field, owner.model_fields) or ";"
         return f"{path}: no such field{hint} there are {', '.join(owner.model_fields)}"
-    given = "" if fault["type"] == "missing" else f", got {fault['input']!r}"
-    return f"{path}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}"
+    kind = _KINDS.get(fault["type"])
+    said = f"input should be {kind}" if kind else f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+    return f"{path}: {said}" if fault["type"] == "missing" else f"{path}: {said}, got {fault['input']!r}"
 
 
 def _name_faults(name: str, taken: Collection[str]) -> list[str]:
     if not NAME.fullmatch(name):
-        return [f"name: letters, digits, - and _ alone, since it names a folder; got {name!r}"]
+        return [f"name: up to 64 letters, digits, - and _, since it names a folder; got {name!r}"]
     return [f"name: {name!r} is one of softknee's own; give another"] if name.lower() in taken else []
 
 
@@ -181,19 +188,40 @@ def _recipe_faults(recipe: Recipe) -> list[str]:
 
 def _condition_faults(protocol: Protocol) -> list[str]:
     names = [cell.name for cell in protocol.cells]
-    tuned = any(cell.rate == "tuned" for cell in protocol.cells)
     faults = []
     if len(set(names)) < max(len(names), 1):
         faults.append(f"cells: at least one, and each with a name of its own; got {names}")
     if any(cell.initialization == "matched" for cell in protocol.cells) and protocol.recipe.model != "mlp":
         faults.append(f"cells: a matched initialization goes with model mlp alone, got {protocol.recipe.model!r}")
-    if tuned and not FITS[protocol.recipe.task].held:
-        faults.append(f"cells: {protocol.recipe.task} has no part to hold out, so that rates cannot be tuned on it")
-    if tuned != (protocol.tuning is not None):
-        faults.append("tuning: goes with a cell whose rate is tuned, and such a cell with it; [tuning] may be empty")
+    if len(set(protocol.seeds)) < len(protocol.seeds):
+        faults.append(f"seeds: each of them once, got {list(protocol.seeds)}")
+    if protocol.budget is not None and protocol.budget < 1:
+        faults.append(f"budget: at least 1, which is a model without activation parameters; got {protocol.budget:g}")
     unknown = [name for name in protocol.options if name not in Recipe.model_fields]
     if unknown:
         faults.append(f"options: {unknown[0]!r} is no field of a recipe; there are {', '.join(Recipe.model_fields)}")
+    return faults
+
+
+def _tuning_faults(protocol: Protocol) -> list[str]:
+    tuned, tuning = any(cell.rate == "tuned" for cell in protocol.cells), protocol.tuning
+    faults = []
+    if tuned and not FITS[protocol.recipe.task].held:
+        faults.append(f"cells: {protocol.recipe.task} has no part to hold out, so that rates cannot be tuned on it")
+    if tuned != (tuning is not None):
+        faults.append("tuning: goes with a cell whose rate is tuned, and such a cell with it; [tuning] may be empty")
+    if tuning is None:
+        return faults
+    if len(tuning.grid) < 2 or any(low >= high for low, high in pairwise(tuning.grid)):
+        faults.append(f"tuning.grid: two rates or more, ascending; got {list(tuning.grid)}")
+    if tuning.trials < len(tuning.grid):
+        faults.append(f"tuning.trials: at least the {len(tuning.grid)} of the grid, got {tuning.trials}")
+    fresh = {seed for seed in tuning.seeds if seed >= FIRST_TUNING_SEED} - {*protocol.seeds}
+    if not tuning.seeds or len(fresh) < len(tuning.seeds):
+        faults.append(
+            f"tuning.seeds: one or more, each once, from {FIRST_TUNING_SEED} on and none that is evaluated; got "
+            f"{list(tuning.seeds)}"
+        )
     return faults
 
 

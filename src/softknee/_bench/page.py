@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from softknee._bench.page_costs import cost_table
+from softknee._bench.page_evidence import evidence_blocks
 from softknee._bench.page_figures import (
     condition_slopes,
     confusion_gallery,
@@ -23,6 +24,7 @@ from softknee._bench.page_tables import (
     drawn_note,
     gains_table,
     kind_of,
+    pairing,
     spread_table,
     troubles_table,
     tuning_table,
@@ -35,22 +37,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from softknee._bench.metric import Metric
+    from softknee._bench.study_evidence import CellEvidence
     from softknee._bench.study_files import StudyFiles
     from softknee._bench.tables import CellTable
 
 _COST = (
     "Of the model with each activation, for one example; operations of activations are counted on their formulas. "
-    "Times are those of the runs of this study, as they came; the command `cost` measures activations alone "
-    "and interleaved."
+    "Times, where there are any, are those of the runs of this study, as they came; the command `cost` measures "
+    "activations alone and interleaved."
 )
 
 
-def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
+def study_page(files: StudyFiles, tables: Sequence[CellTable], evidence: Sequence[CellEvidence]) -> Page:
     """Return the page of a study, finished or not.
 
     Args:
         files: The study.
         tables: Its tables.
+        evidence: What its seeds can bear, in the order of the tables.
 
     Returns:
         The page.
@@ -66,6 +70,7 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
         *(_conditions(files, tables) if len(tables) > 1 else []),
         *(_tuning(files) if manifest["tuning"] else []),
         _differences(files, tables),
+        _evidence(files, tables, evidence),
         Section("cost", "What it costs", _COST, [cost_table(files, tables[0])]),
         _pictures(files, tables),
         _learning(files, tables),
@@ -82,7 +87,11 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable]) -> Page:
         measures=_measures(tables, files.metric) if len(tables) > 1 else (),
         warnings=warnings(files),
         sections=[section for section in sections if section.blocks],
-        data={"study": manifest["protocol"]["name"], "tables": [asdict(table) for table in tables]},
+        data={
+            "study": manifest["protocol"]["name"],
+            "tables": [asdict(table) for table in tables],
+            "evidence": [asdict(found) for found in evidence],
+        },
     )
 
 
@@ -106,9 +115,8 @@ def _measures(tables: Sequence[CellTable], metric: Metric) -> list[Measure]:
 
 def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
-        f"Mean test {files.metric.title} after the last epoch, ranked; differences are paired by seed"
-        f"{' and test example' * files.metric.sampled} against {files.reference}. Runs that diverged or failed are "
-        "counted, never averaged."
+        f"Mean test {files.metric.title} after the last epoch, ranked; {_pairs(files)}. Runs that diverged or failed "
+        "are counted, never averaged."
     )
     if len(tables) == 1:
         return Section("ranking", "Ranking", lead, [cell_table(files, tables[0])])
@@ -116,6 +124,14 @@ def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     signs = ", ".join(f"{sign} {kind}" for kind, sign in SIGNS.items())
     folds = [Fold(table.cell.title, [cell_table(files, table)]) for table in tables]
     return Section("ranking", "Ranking under every condition", lead, [matrix, Note(signs), *folds])
+
+
+def _pairs(files: StudyFiles) -> str:
+    """Return a clause on what differences to the reference are paired by."""
+    sampled = files.metric.sampled
+    if files.paired:
+        return f"differences are paired by seed{' and test example' * sampled} against {files.reference}"
+    return f"differences against {files.reference} are unpaired by seed{', paired by test example' * sampled}"
 
 
 def _conditions(files: StudyFiles, tables: Sequence[CellTable]) -> list[Section]:
@@ -143,11 +159,19 @@ def _tuning(files: StudyFiles) -> list[Section]:
 
 def _differences(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
-        f"Mean paired difference to {files.reference} with its 95 % interval. Inside the shaded band of "
+        f"Mean {pairing(files)} difference to {files.reference} with its 95 % interval. Inside the shaded band of "
         f"±{files.metric.amount(files.margin, exact=True)} a difference does not matter. "
         "▲ better, ▼ worse, ■ equivalent, ○ undecided."
     )
-    return Section("differences", "Paired differences", lead, [difference_gallery(files, tables)])
+    title = f"{pairing(files).capitalize()} differences"
+    return Section("differences", title, lead, [difference_gallery(files, tables)])
+
+
+def _evidence(files: StudyFiles, tables: Sequence[CellTable], evidence: Sequence[CellEvidence]) -> Section:
+    lead = "What other seeds might have shown on the same test examples, and how many it takes to find a difference."
+    by_cell = {found.cell: found for found in evidence}
+    blocks = _by_cell(tables, lambda table: evidence_blocks(files, by_cell[table.cell.name]))
+    return Section("evidence", "How sure the ranking is", lead, blocks)
 
 
 def _learning(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
@@ -178,8 +202,8 @@ def _shapes(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
 
 def _errors(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
-        "Rows are true classes, columns predicted ones, in percent of the true class and averaged over seeds; the "
-        "tables below give precision, recall and F1 of every class."
+        "Rows are true classes, columns predicted ones, in percent of the true class and averaged over the runs "
+        "done; the tables below give precision, recall and F1 of every class."
     )
 
     def blocks(table: CellTable) -> list[Block]:

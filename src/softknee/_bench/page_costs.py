@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def cost_table(files: StudyFiles, table: CellTable) -> Table:
-    """Return parameters, operations for one example and the time of a step, by rank in one condition."""
+    """Return parameters, operations for one example and, where any was measured, the time of a step; by rank."""
+    timed = any(row.step_seconds is not None for row in table.rows)
     columns = [
         MATRIX_CORNER,
         Column("Parameters", hint="of the whole model"),
@@ -25,8 +26,7 @@ def cost_table(files: StudyFiles, table: CellTable) -> Table:
             hint="vector instructions for these elements, forward and backward, as the formula is written; tables and "
             "fused kernels take fewer",
         ),
-        Column("ms / step", hint="wall time of a training step, forward, backward and update; the mean over runs"),
-        Column(f"against {files.reference}", hint="ratio of these times, measured as the runs came, not interleaved"),
+        *(_time_columns(files) if timed else []),
     ]
     base = table.row(files.reference).step_seconds
     rows = [
@@ -34,12 +34,28 @@ def cost_table(files: StudyFiles, table: CellTable) -> Table:
             name_cell(files, row.activation),
             *map(_count, (row.parameters, row.activation_parameters, row.multiply_adds, row.activation_inputs)),
             _count(row.activation_price),
-            Cell(number(None if row.step_seconds is None else 1e3 * row.step_seconds, 2)),
-            Cell(number(None if row.step_seconds is None or not base else row.step_seconds / base, 2)),
+            *(_times(row.step_seconds, base) if timed else []),
         ]
         for row in table.rows
     ]
     return Table("Cost", columns, rows)
+
+
+def _time_columns(files: StudyFiles) -> list[Column]:
+    return [
+        Column(
+            "ms / step",
+            hint="wall time of a training step, forward, backward and update; the mean over runs trained alone",
+        ),
+        Column(f"against {files.reference}", hint="ratio of these times, measured as the runs came, not interleaved"),
+    ]
+
+
+def _times(seconds: float | None, base: float | None) -> list[Cell]:
+    """Return the time of a step, and its ratio to that of the reference."""
+    if seconds is None:
+        return [Cell(ABSENT), Cell(ABSENT)]
+    return [Cell(number(1e3 * seconds, 2)), Cell(number(seconds / base if base else None, 2))]
 
 
 def _count(value: int | None) -> Cell:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softknee._bench.page_tables import SIGNS, done_runs, drawn_runs, kind_of
+from softknee._bench.page_tables import SIGNS, done_runs, drawn_runs, kind_of, pairing
 from softknee._report.forest import Slope, Span, forest, slopes
 from softknee._report.heatmap import heatmap
 from softknee._report.lines import Axes, Series, line_chart
@@ -56,8 +56,8 @@ def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Galler
                 [_span(row, files.metric, brief=several) for row in sorted(table.rows, key=_by_difference)],
                 margin=files.margin,
                 title=f"Differences to {files.reference}: {table.cell.title}",
-                description=f"Mean paired difference in test {files.metric.title} with its 95 % interval, one row an "
-                "activation.",
+                description=f"Mean {pairing(files)} difference in test {files.metric.title} with its 95 % "
+                "interval, one row an activation.",
                 unit=f"{files.metric.unit} against {files.reference}",
                 width=490 if several else 820,
                 note_width=95 if several else 150,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softknee._bench.page_tables import pairing
 from softknee._report.page import Facts, Section
-from softknee._report.table import plural
+from softknee._report.table import listed, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 DATA = "{name}: {train:,} training and {test:,} test examples; SHA-256 of pixels and labels {fingerprint}."
 RUNS = """
 Each activation is trained for {epochs} with the seeds {seeds}. Runs with the same seed share the random streams of
-weights, activation parameters and data order, so they are compared in pairs.
+weights, activation parameters and data order{pairs}.
 """
+PAIRED = ", so they are compared in pairs"
+UNPAIRED = """. Runs on {devices} do not repeat exactly, so the same seed makes no pairs: differences are unpaired by
+seed, and rest on all runs done"""
 RANKING = """
 By the test {title} after the last epoch. The {title} of the best epoch stands beside it; it was chosen on
 {evaluated_on} and is therefore optimistic.
@@ -40,11 +44,21 @@ SEED_INTERVALS = """
 95 % intervals for the mean over new seeds: Student's t with one degree of freedom less than there are seeds. All runs
 are evaluated on {evaluated_on}, so that only seeds vary.
 """
+WELCH = """
+For unpaired differences, t has the degrees of freedom of Welch and Satterthwaite.
+"""
 VERDICTS = """
-Against {reference}. Better or worse: the paired difference is significant (p < 0.05, adjusted by Holm's method over
+Against {reference}. Better or worse: the {pairing} difference is significant (p < 0.05, adjusted by Holm's method over
 the activations of a condition). Equivalent: two one-sided tests show that the difference is smaller than
 {margin} (p < 0.05, adjusted likewise). Otherwise undecided: a missing significance shows nothing. No verdict is given
-under three pairs.
+under three {units}.
+"""
+EVIDENCE = """
+Probability of improvement (Agarwal et al. 2021): the share of pairs of one run of each activation in which it scores
+higher than {reference}; its interval resamples runs. Seeds needed: the exact power of the test above, from the measured
+spread over seeds; the error that comes from test examples stays however many seeds there are. The ranking is drawn
+anew by resampling seeds{together} (bootstrap), which makes one of a few seeds seem more stable than it is. In both, a
+run that diverged loses against every other.
 """
 
 
@@ -62,17 +76,37 @@ def method_section(files: StudyFiles) -> Section:
     entries = [
         ("Protocol", f"{protocol['name']}. {protocol['description']}"),
         ("Data", _data(manifest["data"])),
-        ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds)),
+        ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds, pairs=_pairs(files))),
         ("Ranking", RANKING.format(title=metric.title, evaluated_on=metric.evaluated_on)),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
         *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
-        ("Intervals", INTERVALS if metric.sampled else SEED_INTERVALS.format(evaluated_on=metric.evaluated_on)),
-        ("Verdicts", VERDICTS.format(reference=files.reference, margin=metric.amount(files.margin, exact=True))),
+        ("Intervals", _intervals(files)),
+        ("Verdicts", _verdicts(files)),
+        ("Other seeds", EVIDENCE.format(reference=files.reference, together=", all together" * files.paired)),
         ("Engines", _engines(files)),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])
+
+
+def _pairs(files: StudyFiles) -> str:
+    return PAIRED if files.paired else UNPAIRED.format(devices=listed([d for d in files.devices if d != "cpu"]))
+
+
+def _intervals(files: StudyFiles) -> str:
+    metric = files.metric
+    text = INTERVALS if metric.sampled else SEED_INTERVALS.format(evaluated_on=metric.evaluated_on)
+    return text if files.paired else text + WELCH
+
+
+def _verdicts(files: StudyFiles) -> str:
+    return VERDICTS.format(
+        reference=files.reference,
+        pairing=pairing(files),
+        margin=files.metric.amount(files.margin, exact=True),
+        units="pairs" if files.paired else "runs of each activation",
+    )
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -28,9 +28,15 @@ def kind_of(verdict: str) -> str:
     return verdict.replace(" ", "-")
 
 
+def pairing(files: StudyFiles) -> str:
+    """Return whether runs of one seed make pairs, in a word."""
+    return "paired" if files.paired else "unpaired"
+
+
 def cell_table(files: StudyFiles, table: CellTable) -> Table:
     """Return the ranked table of one condition."""
     tuned, metric = table.cell.rate == "tuned", files.metric
+    lost = any(row.diverged or row.failed for row in table.rows)
     columns = [
         Column("#"),
         Column("Activation", numeric=False),
@@ -38,19 +44,20 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
         Column(metric.head, hint=f"on {metric.evaluated_on} after the last epoch, mean over seeds"),
         Column("±", hint=f"half its 95 % interval, over new seeds{' and new test examples' * metric.sampled}"),
         Column("sd", hint="standard deviation over seeds"),
-        Column("Difference", hint=f"mean paired difference to {files.reference}, {metric.unit}"),
+        Column("Difference", hint=f"mean {pairing(files)} difference to {files.reference}, {metric.unit}"),
         Column("±", hint="half its 95 % interval, not adjusted"),
         Column("p", hint="against no difference, Holm-adjusted"),
         Column(
             "p equiv.", hint=f"against a difference of {metric.amount(files.margin, exact=True)} or more, Holm-adjusted"
         ),
-        Column("Runs", hint="done of those asked for"),
+        # Narrow terminals go without "Runs", never without what diverged or failed.
+        Column("Runs done" if lost else "Runs", hint="done of those asked for"),
         Column(
             f"Best epoch {metric.sign}".strip(),
             hint=f"mean of the best test {metric.title} over epochs: optimistic, never ranked",
         ),
         *([Column("Rate", hint="learning rate chosen on held-out training data")] if tuned else []),
-        Column("s / run"),
+        Column("s / run", hint="wall time; of runs trained side by side, their share of it"),
         Column("Parameters", hint="of the whole model"),
     ]
     rows = [_row_cells(files, row, tuned=tuned) for row in table.rows]
@@ -68,8 +75,9 @@ def spread_table(files: StudyFiles, tables: Sequence[CellTable]) -> Table:
         for table in tables:
             row = table.row(first.activation)
             reach = "" if row.low is None or row.high is None else f" ± {metric.value((row.high - row.low) / 2)}"
-            hint = f"{row.verdict}; {_runs_text(row)}"
-            cells.append(Cell(f"{SIGNS[row.verdict]} {metric.value(row.mean)}{reach}", kind_of(row.verdict), hint=hint))
+            lost = ", ".join(_counted(diverged=row.diverged, failed=row.failed))
+            text = f"{SIGNS[row.verdict]} {metric.value(row.mean)}{reach}{f' ({lost})' if lost else ''}"
+            cells.append(Cell(text, kind_of(row.verdict), hint=f"{row.verdict}; {_runs_text(row)}"))
         rows.append(cells)
     foot = [
         [Cell("spread of all activations", "quiet"), *(_spread_cell(table.spread, metric) for table in tables)],
@@ -236,9 +244,14 @@ def _half_cell(low: float | None, high: float | None, metric: Metric) -> Cell:
 
 def _runs_text(row: Row) -> str:
     total = row.done + row.diverged + row.failed + row.missing
-    others = [("diverged", row.diverged), ("failed", row.failed), ("missing", row.missing)]
-    said = "".join(f", {count} {word}" for word, count in others if count)
-    return f"{row.done} of {total}{said}"
+    return ", ".join(
+        [f"{row.done} of {total}", *_counted(diverged=row.diverged, failed=row.failed, missing=row.missing)]
+    )
+
+
+def _counted(**outcomes: int) -> list[str]:
+    """Return each outcome that there is with its number."""
+    return [f"{count} {outcome}" for outcome, count in outcomes.items() if count]
 
 
 def _spread_cell(spread: Spread | None, metric: Metric) -> Cell:

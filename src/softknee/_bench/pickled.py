@@ -89,7 +89,7 @@ def _table(call: _Call, path: Path) -> NDArray[np.uint8]:
         case _Call(
             name="numpy.core.multiarray._reconstruct",
             state=(_, (int() as rows, int() as columns), _Call("numpy.dtype", (b"u1", *_)), fortran, bytes() as values),
-        ) if rows >= 0 <= columns and rows * columns == len(values):
+        ) if min(rows, columns) >= 0 and rows * columns == len(values):
             table = np.frombuffer(values, np.uint8)
             return table.reshape((rows, columns), order="F" if fortran else "C")
     raise DataError(f"{path}: expected arrays of two dimensions and unsigned bytes, got another object of {call.name}")

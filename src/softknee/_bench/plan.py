@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from softknee._bench.device import check_means, kernels_on
 from softknee._bench.manifest import check_same, held_study
 from softknee._bench.model import activation_sites, build_model, example_shape, match_gains
 from softknee._bench.protocols import expand_groups, get_protocol, with_options
@@ -20,7 +21,6 @@ from softknee._bench.submission import Entry, Submission, is_submission, parse_e
 from softknee._bench.submission_check import check_submission, over_budget, parameter_budget, refuse
 from softknee._bench.submission_run import make_limits
 from softknee._bench.tasks import TASKS
-from softknee._engine.build import kernel_level
 from softknee._errors import OptionError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from softknee._bench.metric import Metric
     from softknee._bench.protocol import InitializationName, Protocol
-    from softknee._bench.runs import Split
+    from softknee._bench.runs import DeviceName, Precision, Split
     from softknee._bench.submission_guard import Limits
     from softknee._bench.task import Facts, Task
 
@@ -50,6 +50,9 @@ class Plan:
         save_epochs: Epochs after which weights are kept.
         split: What is evaluated on: the test part, or `"validation"`, a part held out of the training part.
         limits: Of the process of a submission.
+        device: Where runs compute.
+        precision: Tier of their products.
+        compiled: Whether steps of training are compiled.
     """
 
     protocol: Protocol
@@ -64,6 +67,9 @@ class Plan:
     save_epochs: tuple[int, ...]
     split: Split
     limits: Limits
+    device: DeviceName
+    precision: Precision
+    compiled: bool
 
     @property
     def task(self) -> Task:
@@ -110,8 +116,11 @@ class Plan:
             epochs=tuning.epochs(self.epochs) if tuning else self.epochs,
             split="validation" if tuning else self.split,
             data=self.data.fingerprint,
-            kernels=kernel_level(),
+            kernels=kernels_on(self.device),
             save_epochs=() if tuning else self.save_epochs,
+            device=self.device,
+            precision=self.precision,
+            compiled=self.compiled,
         )
         limits = self.limits if is_submission(activation) else None
         return Job(spec=spec, source=self.source, folder=self.folder / RUNS / spec.key, limits=limits)
@@ -141,6 +150,9 @@ def make_plan(
     options: Mapping[str, Any] = MappingProxyType({}),
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    device: DeviceName = "cpu",
+    precision: Precision = "float32",
+    compiled: bool = False,
 ) -> Plan:
     """Check everything that can be wrong with a request and load the data; nothing is written.
 
@@ -156,6 +168,7 @@ def make_plan(
     if max(save_epochs, default=1) > length:
         raise UsageError(f"save_epochs must lie between 1 and {length}, got {', '.join(map(str, save_epochs))}")
     task = TASKS[frozen.recipe.task]
+    check_means(device, precision, compiled=compiled, task=task.name)
     margin = task.metric.margin if margin is None else margin
     if not isinstance(margin, int | float) or not 0 < margin < math.inf:
         raise UsageError(f"margin must be a positive number of {task.metric.unit}, got {margin!r}")
@@ -179,6 +192,9 @@ def make_plan(
         save_epochs=tuple(sorted(set(save_epochs))),
         split=split,
         limits=limits,
+        device=device,
+        precision=precision,
+        compiled=compiled,
     )
     if held is not None:
         check_same(plan, held)

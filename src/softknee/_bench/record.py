@@ -70,7 +70,7 @@ class History:
         """Append the present values of the trainable activation parameters."""
         for site, module in activation_sites(model).items():
             for name, parameter in module.named_parameters():
-                values = parameter.detach().flatten()
+                values = parameter.detach().flatten().cpu()
                 summary = len(values) > LONGEST_RECORDED
                 entry = self.trajectories.setdefault(f"{site}.{name}", {"summary": summary, "values": []})
                 quartiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -91,7 +91,9 @@ def trained_shapes(model: nn.Sequential) -> dict[str, list[float | None]]:
 def sample(activation: nn.Module, channels: int) -> Tensor:
     """Evaluate an activation in eval mode at `curve_points()`; `(points, channels)`, the mode is put back."""
     mode = activation.training
-    values: Tensor = activation.eval()(torch.linspace(*CURVE_RANGE)[:, None].expand(-1, channels))
+    device = next((parameter.device for parameter in activation.parameters()), None)
+    points = torch.linspace(*CURVE_RANGE, device=device)
+    values: Tensor = activation.eval()(points[:, None].expand(-1, channels))
     activation.train(mode)
     return values
 
@@ -172,8 +174,16 @@ def per_class_scores(confusion: NDArray[np.int64]) -> dict[str, list[float]]:
     return {"precision": precision.tolist(), "recall": recall.tolist(), "f1": f1.tolist()}
 
 
-def environment() -> dict[str, Any]:
-    """Describe the machine and the versions a run was made with."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Describe the machine and the versions a run was made with.
+
+    Args:
+        device: It computed on.
+
+    Returns:
+        Plain data.
+    """
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
     return {
         "softknee": __version__,
         "python": platform.python_version(),
@@ -182,6 +192,7 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        **gpu,
     }
 
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+
 from softknee._bench.protocol import Frozen, InitializationName, Recipe
 from softknee._bench.study_files import RESULT, SCHEMA, read_checked
 from softknee._bench.submission_guard import Limits
@@ -19,6 +21,11 @@ FINISHED = ("done", "diverged")
 
 Split = Literal["test", "validation"]
 Status = Literal["done", "diverged", "failed", "lost"]
+DeviceName = Literal["cpu", "cuda"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+# Fields that came later than runs did; at their defaults they are left out, so that those runs keep their keys.
+_LATER = ("device", "precision", "compiled")
 
 
 class RunSpec(Frozen):
@@ -38,8 +45,12 @@ class RunSpec(Frozen):
         save_epochs: Epochs after which the weights are kept; they decide no number and are not in the key.
         threads: Threads of the process that trains.
         engine: How activations are evaluated.
-        kernels: Instruction set of the kernels that engines may use, `"none"` without a compiler.
+        kernels: Instruction set of the kernels that engines may use, `"triton"` on CUDA, `"none"` without a compiler.
         revision: Counts changes of softknee that change a run's numbers.
+        device: Where it computes.
+        precision: A tier: `"float32"`; `"tf32"`, the same with products and convolutions of TensorFloat-32, on CUDA;
+            `"bfloat16"`, forward passes under PyTorch's automatic casts, weights and optimizer in float32.
+        compiled: Whether `torch.compile` makes the forward and backward pass of training.
     """
 
     protocol: str
@@ -57,6 +68,14 @@ class RunSpec(Frozen):
     engine: Literal["auto"] = "auto"
     kernels: str = "none"
     revision: int = 4
+    device: DeviceName = "cpu"
+    precision: Precision = "float32"
+    compiled: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in serialize(self).items() if name not in usual}
 
     @property
     def key(self) -> str:
@@ -85,6 +104,10 @@ class Job(Frozen):
     def study(self) -> Path:
         """Folder of the study."""
         return self.folder.parents[1]
+
+
+# Jobs that one process does at a time.
+SHARE: TypeAdapter[tuple[Job, ...]] = TypeAdapter(tuple[Job, ...])
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

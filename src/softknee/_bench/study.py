@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from softknee._bench.page import study_page
 from softknee._bench.page_costs import cost_table
 from softknee._bench.page_tables import cell_table, spread_table
+from softknee._bench.study_evidence import CellEvidence, build_evidence, evidence_sentence
 from softknee._bench.study_files import StudyFiles, read_study
 from softknee._bench.study_findings import findings, warnings
 from softknee._bench.tables import CellTable, build_tables
@@ -74,9 +75,19 @@ class Study:
         """One table a condition: scores, differences to the reference and verdicts."""
         return build_tables(self.files)
 
+    @cached_property
+    def evidence(self) -> tuple[CellEvidence, ...]:
+        """What the seeds can bear, for each condition: improvement over the reference, seeds needed, stable ranks."""
+        return build_evidence(self.files, self.table)
+
+    def findings(self) -> list[str]:
+        """Return the finding, and how far its ranking can be trusted, in sentences."""
+        sure = evidence_sentence(self.files, self.evidence)
+        return [*findings(self.files, self.table), *([sure] if sure else [])]
+
     def summary(self) -> str:
         """Return the finding and what limits it, in one paragraph."""
-        return " ".join([*findings(self.files, self.table), *warnings(self.files)])
+        return " ".join([*self.findings(), *warnings(self.files)])
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one self-contained page.
@@ -87,7 +98,7 @@ class Study:
         Raises:
             MissingExtra: SciPy or Jinja2 is not installed.
         """
-        write_atomic(path, render_page(study_page(self.files, self.table)))
+        write_atomic(path, render_page(study_page(self.files, self.table, self.evidence)))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one row a run; a run that serves two conditions has a row in each, tuning runs have none in `cell`.
@@ -119,7 +130,7 @@ class Study:
 
     def markdown_parts(self) -> list[str]:
         """Return the paragraphs and tables of the file that `to_markdown` writes."""
-        parts = [f"# {self.title}", *findings(self.files, self.table), *warnings(self.files)]
+        parts = [f"# {self.title}", *self.findings(), *warnings(self.files)]
         if len(self.table) > 1:
             summary = spread_table(self.files, self.table)
             parts += [f"## {summary.caption}", markdown_table(summary)]
@@ -131,7 +142,7 @@ class Study:
     def _repr_html_(self) -> str:
         """Return the finding and the tables for a notebook."""
         tables = [cell_table(self.files, table) for table in self.table]
-        return render_fragment([*findings(self.files, self.table), *warnings(self.files)], tables)
+        return render_fragment([*self.findings(), *warnings(self.files)], tables)
 
 
 def _csv_fields(metric: Metric) -> list[str]:

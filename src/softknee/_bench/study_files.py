@@ -36,6 +36,8 @@ _NEEDED = (
 )
 _PLANNED = ("key", "cell", "activation", "seed", "learning_rate")
 _KNOWN = tuple(outcome for outcome in get_args(Outcome) if outcome != "missing")
+# Where a run repeats bit by bit; results from before there was a choice of device are from there.
+_REPEATABLE = "cpu"
 # The picture that a run of a generated task draws: thousands of numbers, of which pages show one an activation.
 _READ_AGAIN = "drawn"
 # Lists from this length on are kept once where runs share them, as they do the positions at which curves are sampled.
@@ -164,6 +166,16 @@ class StudyFiles:
         """The conditions, in the order of the report."""
         fields = ("name", "title", "initialization", "rate")
         return [Cell(**{field: cell[field] for field in fields}) for cell in self.manifest["cells"]]
+
+    @cached_property
+    def devices(self) -> tuple[str, ...]:
+        """What the runs with a result were made on, each once."""
+        return tuple(sorted({run.get("device") or _REPEATABLE for run in self.runs if run.result}))
+
+    @property
+    def paired(self) -> bool:
+        """Whether runs of one seed make pairs: only where all runs repeat exactly, which other devices do not grant."""
+        return set(self.devices) <= {_REPEATABLE}
 
     def of(self, cell: str, activation: str) -> list[Run]:
         """Return the runs of one activation in one condition."""

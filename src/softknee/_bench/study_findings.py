@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from softknee._bench.study_seeds import few_seeds_sentence
 from softknee._bench.tables import LINEAR
 from softknee._report.table import listed, number, plural
 
@@ -40,7 +41,7 @@ def findings(files: StudyFiles, tables: Sequence[CellTable], *, brief: bool = Fa
 
 
 def warnings(files: StudyFiles) -> list[str]:
-    """Return what limits the findings: runs that are missing, diverged or failed, and rates at the edge.
+    """Return what limits the findings: runs that are missing, diverged or failed, too few seeds, rates at the edge.
 
     Args:
         files: The study.
@@ -61,6 +62,9 @@ def warnings(files: StudyFiles) -> list[str]:
         sentences.append(f"{plural(counts['diverged'], 'run')} diverged: recorded, and left out of every mean.")
     if broken:
         sentences.append(f"{plural(broken, 'run')} failed: recorded, and left out of every mean.")
+    few = few_seeds_sentence(files)
+    if few:
+        sentences.append(few)
     at_edge = list(dict.fromkeys(search["activation"] for search in files.manifest["tuning"] if search["at_edge"]))
     if at_edge:
         sentences.append(

@@ -105,7 +105,7 @@ def read_submission(path: Path) -> Submission:
     if path.suffix != ".py":
         raise UsageError(f"a submission is a file whose name ends in .py, got {str(path)!r}")
     if not path.is_file():
-        raise UsageError(f"there is no submission {str(path)!r}")
+        raise UsageError(f"{path}: no such file; a submission is one that defines CustomActivation, see docs/mls.md")
     name = re.sub(r"[^\w.-]", "_", path.stem, flags=re.ASCII)
     return Submission(name, path.read_bytes(), path)
 

@@ -37,7 +37,7 @@ class Checked:
     Attributes:
         setting: Name of the protocol.
         problem: A sentence about the submission, empty if all is well.
-        places: Where it stands in the model; None where it did not come so far, as in what follows.
+        sites: Places of the model where it stands; None where it did not come so far, as in what follows.
         parameters: Of the model, the activations' among them.
         activation_parameters: Of the activations.
         built_late: Of these, those that a dry forward pass had to build.
@@ -46,7 +46,7 @@ class Checked:
 
     setting: str
     problem: str = ""
-    places: int | None = None
+    sites: int | None = None
     parameters: int | None = None
     activation_parameters: int | None = None
     built_late: int | None = None
@@ -134,11 +134,11 @@ def checked_table(checks: Sequence[Checked]) -> Table:
     """Return checks as a table."""
     columns = [
         Column("Setting", numeric=False),
-        Column("Places"),
+        Column("Sites"),
         Column("Parameters"),
+        Column("in activations"),
+        Column("built late"),
         Column("Budget"),
-        Column("Activations'", hint="of the parameters"),
-        Column("Built late", hint="of the activations' parameters, by a dry forward pass"),
         Column("Verdict", numeric=False),
     ]
     rows = [
@@ -146,7 +146,7 @@ def checked_table(checks: Sequence[Checked]) -> Table:
             Cell(one.setting),
             *(
                 Cell("–" if value is None else f"{value:,}")
-                for value in (one.places, one.parameters, one.budget, one.activation_parameters, one.built_late)
+                for value in (one.sites, one.parameters, one.activation_parameters, one.built_late, one.budget)
             ),
             Cell("failed" if one.problem else "passed"),
         ]

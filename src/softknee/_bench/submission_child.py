@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -38,7 +39,7 @@ def main() -> None:
 
     send(**READY)
     request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _leave_with_parent()
     # A copy of the file is run, so that modules beside it are not there: neither here nor on another machine.
     here = Path.cwd()
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
@@ -48,8 +49,12 @@ def main() -> None:
 def _serve(request: Mapping[str, Any], send: Callable[..., None]) -> None:
     if "job" in request:
         job = Job.model_validate(request["job"])
-        status = train(job, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
-        send(event="end", status=status)
+        try:
+            status = train(job, lambda epoch, score: send(event="epoch", epoch=epoch, score=score))
+        except OSError as error:  # the disk's, whatever else is raised is the run's
+            send(event="storage", error=[error.errno, error.strerror, str(error.filename or job.folder)])
+        else:
+            send(event="end", status=status)
         return
     recipe = Recipe.model_validate(request["recipe"])
     found = examine(Path(request["path"]), recipe, seed=request["seed"], stage=lambda name: send(stage=name))
@@ -57,8 +62,21 @@ def _serve(request: Mapping[str, Any], send: Callable[..., None]) -> None:
 
 
 def _leave_with_parent() -> None:
-    """End at once when the parent is gone, whatever the submission does."""
-    while os.read(sys.stdin.fileno(), 1):
+    """End when the parent is gone, and with it the other end of standard input, whatever the submission does."""
+    pipe = sys.stdin.fileno()
+    if sys.platform != "win32":
+        import fcntl
+
+        # A signal to the whole group, which ends also what the submission started, and code that never lets go of the
+        # interpreter's lock, as long as a loop in C runs.
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_leave_at_the_end_of, args=(pipe,), daemon=True).start()
+
+
+def _leave_at_the_end_of(pipe: int) -> None:
+    while os.read(pipe, 1):
         pass
     os._exit(1)
 

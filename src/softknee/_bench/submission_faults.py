@@ -38,7 +38,7 @@ def examine(path: Path, recipe: Recipe, *, seed: int, stage: Callable[[str], Non
         stage: Told what comes next, since the submission may not come back from it.
 
     Returns:
-        `problem`, a sentence about the submission, if there is one; else `places`, `parameters` and those of
+        `problem`, a sentence about the submission, if there is one; else `sites`, `parameters` and those of
         activations, and how many of them were built by the dry forward pass.
     """
     try:
@@ -79,7 +79,7 @@ def _examined(path: Path, recipe: Recipe, seed: int, stage: Callable[[str], None
         counts = count_costs(model, shape=shape)
     trained = counts["activation_parameters"] or 0
     return {
-        "places": len(sites),
+        "sites": len(sites),
         "parameters": counts["parameters"],
         "activation_parameters": trained,
         "built_late": trained - early * len(sites),

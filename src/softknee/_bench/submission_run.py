@@ -56,6 +56,9 @@ def run_guarded(job: Job, progress: Callable[[int, float], None]) -> Status:
 
     Returns:
         How the run ended: `"failed"` too where it broke a limit or ended its process.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
     """
     limits = job.limits or make_limits(None, None)
     status: Status | None = None
@@ -65,6 +68,8 @@ def run_guarded(job: Job, progress: Callable[[int, float], None]) -> Status:
                 if answer["event"] == "end":
                     status = answer["status"]
                     break
+                if answer["event"] == "storage":
+                    raise OSError(*answer["error"])
                 progress(answer["epoch"], answer["score"])
     except Stopped as stop:
         status = finished_status(job)
@@ -78,7 +83,7 @@ def run_guarded(job: Job, progress: Callable[[int, float], None]) -> Status:
 
 
 def log_lines(result: Mapping[str, Any], metric: Metric, split: Split) -> list[str]:
-    """Return what the public harness would log of a run; its last line has the score of the best epoch.
+    """Return what the public harness would log of a run.
 
     Args:
         result: Of the run.
@@ -88,19 +93,24 @@ def log_lines(result: Mapping[str, Any], metric: Metric, split: Split) -> list[s
     Returns:
         The lines.
     """
-    lines = []
-    counts, error = result.get("counts"), result.get("error")
+    lines, counts = [], result.get("counts")
     if counts:
         lines.append(f"parameters={counts['parameters']} activation_parameters={counts['activation_parameters']}")
         lines.append("A dry forward pass came before that count and before the optimizer.")
     scores = result.get(metric.test) or []
-    lines += [epoch_line(epoch, score, metric, split) for epoch, score in enumerate(scores, 1) if not epoch % LOGGED]
+    lines += [epoch_line(epoch, score, metric, split) for epoch, score in enumerate(scores, 1) if epoch % LOGGED == 0]
+    return [*lines, last_line(result, metric, split)]
+
+
+def last_line(result: Mapping[str, Any], metric: Metric, split: Split) -> str:
+    """Return the last line of a log: the score of the best epoch, or how the run went wrong."""
     if result["status"] == "done":
-        best = _scored(max(scores), metric, split)
-        lines.append(f"{_word(split).upper()}_METRICS: {best}")
-    else:
-        lines.append(f"{result['status']}: {error['type']}: {error['message']}" if error else result["status"])
-    return lines
+        return f"{_word(split).upper()}_METRICS: {_scored(max(result[metric.test]), metric, split)}"
+    error = result.get("error")
+    if not error:
+        return str(result["status"])
+    message, _, _ = error["message"].partition("\n")
+    return f"{result['status']}: {error['type']}: {message}"
 
 
 def epoch_line(epoch: int, score: float, metric: Metric, split: Split) -> str:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from softknee._bench.study_files import SCHEMA, read_checked
+from softknee._bench.study_files import MANIFEST, SCHEMA, read_checked
 from softknee._errors import StudyMismatch, UsageError
 from softknee._report.files import write_atomic
 
@@ -58,7 +58,10 @@ def read_suite(folder: Path) -> SuiteFiles:
         raise UsageError(
             f"no suite in {str(folder)!r}: it holds no {SUITE}; give the output folder of `softknee bench`"
         )
-    return SuiteFiles(folder, read_checked(folder / SUITE))
+    manifest = read_checked(folder / SUITE)
+    if not {"suite", "studies"} <= manifest.keys():
+        raise UsageError(f"{str(folder / SUITE)!r} is damaged: it lacks its suite or its studies")
+    return SuiteFiles(folder, manifest)
 
 
 def write_suite(folder: Path, suite: Suite, studies: Sequence[str]) -> None:
@@ -70,11 +73,15 @@ def write_suite(folder: Path, suite: Suite, studies: Sequence[str]) -> None:
         studies: Names of the folders of its studies.
 
     Raises:
-        StudyMismatch: The folder holds another suite.
+        StudyMismatch: The folder holds another suite, or a single study, whose report a suite's would replace.
     """
     before: list[str] = []
+    if (folder / MANIFEST).is_file():
+        raise StudyMismatch(
+            f"{folder} holds a single study, asked for the suite {suite.name}; give another folder as out"
+        )
     if is_suite(folder):
-        held = read_checked(folder / SUITE)
+        held = read_suite(folder).manifest
         if held["suite"]["name"] != suite.name:
             raise StudyMismatch(
                 f"{folder} holds another suite: {held['suite']['name']}, asked for {suite.name}; give another folder "

@@ -9,7 +9,7 @@ from softknee._bench.study_findings import findings, reads_sentence, warnings
 from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._report.critical import Ranked, critical_diagram
 from softknee._report.page import Figure, Fold, Gallery, Note, Page, Section
-from softknee._report.table import Cell, Column, Table, number, plural
+from softknee._report.table import Cell, Column, Table, listed, number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +44,19 @@ def suite_page(files: SuiteFiles, studies: Sequence[Study], together: Together) 
         kicker=f"{suite['name']} · {plural(len(studies), 'setting')} · {plural(len(labels), 'activation')}",
         title=suite["title"],
         finding=[*together.sentences, *map(_finding, studies)],
-        warnings=[f"{study.title}: {text}" for study in studies for text in warnings(study.files)],
+        warnings=suite_warnings(studies),
         sections=[section for section in sections if section.blocks],
         data={"suite": suite["name"], "studies": [study.name for study in studies]},
     )
+
+
+def suite_warnings(studies: Sequence[Study]) -> list[str]:
+    """Return what limits the findings of several studies; what holds for more than one is said once."""
+    titles: dict[str, list[str]] = {}
+    for study in studies:
+        for text in warnings(study.files):
+            titles.setdefault(text, []).append(study.title)
+    return [f"{listed(names)}: {text}" for text, names in titles.items()]
 
 
 def _finding(study: Study) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from softknee._bench.study import Study
 from softknee._bench.suite_files import SuiteFiles, read_suite
-from softknee._bench.suite_page import overview_table, suite_page
+from softknee._bench.suite_page import overview_table, suite_page, suite_warnings
 from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._bench.suite_together import Together, together
 from softknee._report.files import write_atomic
@@ -62,8 +62,8 @@ class SuiteStudy:
 
     def summary(self) -> str:
         """Return the findings of all studies and what limits them, in one paragraph."""
-        parts = [f"{study.title}: {study.summary()}" for study in self.studies]
-        return " ".join([*self.together.sentences, *parts])
+        parts = [f"{study.title}: {' '.join(study.findings())}" for study in self.studies]
+        return " ".join([*self.together.sentences, *parts, *suite_warnings(self.studies)])
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one self-contained page, and those of the studies into their folders.

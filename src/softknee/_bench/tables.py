@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from softknee._statistics.decisions import Verdict, holm, verdict
-from softknee._statistics.intervals import Difference, mean_interval, paired_difference
+from softknee._statistics.intervals import Difference, mean_interval, paired_difference, unpaired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,9 @@ class Row:
             two runs.
         high: Upper end.
         best_mean: Mean of the best epoch's test score: optimistic, never ranked.
-        pairs: Seeds that both this activation and the reference finished.
-        difference: Mean paired difference to the reference; None for the reference itself.
+        pairs: Seeds that both this activation and the reference finished; 0 where seeds do not pair.
+        difference: Mean difference to the reference, over pairs or, where seeds do not pair, over all runs done; None
+            for the reference itself.
         difference_low: Lower end of its 95 % interval, not adjusted.
         difference_high: Upper end.
         p: Holm-adjusted p value against no difference.
@@ -157,22 +158,74 @@ def build_tables(files: StudyFiles) -> tuple[CellTable, ...]:
     )
 
 
+def comparable(first: Sequence[Run], second: Sequence[Run], *, paired: bool) -> tuple[list[Run], list[Run]]:
+    """Return what a difference of two activations rests on.
+
+    Args:
+        first: Runs of one.
+        second: Of the other.
+        paired: Whether runs of one seed make pairs.
+
+    Returns:
+        The runs done: in pairs, those of a seed at the same place, or all.
+    """
+    own, other = ([run for run in runs if run.done] for runs in (first, second))
+    if not paired:
+        return own, other
+    partners = {run.seed: run for run in other}
+    own = [run for run in own if run.seed in partners]
+    return own, [partners[run.seed] for run in own]
+
+
+def compared_seeds(files: StudyFiles, cell: str, label: str) -> int:
+    """Return how many seeds the difference of an activation to the reference rests on.
+
+    Args:
+        files: The study.
+        cell: Name of the condition.
+        label: The activation.
+
+    Returns:
+        The number of pairs; where seeds do not pair, of the runs done on the side that has fewer.
+    """
+    return min(map(len, comparable(files.of(cell, label), files.of(cell, files.reference), paired=files.paired)))
+
+
+def score_matrix(runs: Sequence[Run], metric: Metric) -> NDArray[np.floating]:
+    """Return a matrix whose mean is the mean score.
+
+    Where examples are a sample, it holds the runs' right answers, 0 and 100. Elsewhere, as on a grid over everything,
+    only seeds vary, which two equal columns say.
+
+    Args:
+        runs: At least one, all done.
+        metric: Of their study.
+
+    Returns:
+        `(runs, examples)`, or `(runs, 2)`.
+    """
+    if metric.sampled:
+        return np.stack([run.correct for run in runs]).astype(np.float32) * 100
+    return np.repeat([[run.get(metric.test)[-1]] for run in runs], 2, axis=1)
+
+
 def _rows(files: StudyFiles, cell: Cell) -> list[Row]:
     """Return the rows of a condition; its comparisons with the reference are one family for Holm's adjustment."""
-    reference = {run.seed: run for run in files.of(cell.name, files.reference) if run.done}
+    difference = paired_difference if files.paired else unpaired_difference
+    reference = files.of(cell.name, files.reference)
     differences: dict[str, Difference] = {}
     rows = []
     for label in files.activations:
         runs = files.of(cell.name, label)
         rows.append(_plain_row(label, runs, files.metric))
-        pairs = [(run, reference[run.seed]) for run in runs if run.done and run.seed in reference]
         if label == files.reference:
             rows[-1] = replace(rows[-1], verdict="reference")
         else:
-            rows[-1] = replace(rows[-1], pairs=len(pairs))
-            if len(pairs) >= 2:
-                own, other = (_scores(side, files.metric) for side in zip(*pairs, strict=True))
-                differences[label] = paired_difference(own, other, margin=files.margin)
+            sides = comparable(runs, reference, paired=files.paired)
+            rows[-1] = replace(rows[-1], pairs=len(sides[0]) if files.paired else 0)
+            if min(map(len, sides)) >= 2:
+                own, other = (score_matrix(side, files.metric) for side in sides)
+                differences[label] = difference(own, other, margin=files.margin)
     p = dict(zip(differences, holm([found.p for found in differences.values()]), strict=True))
     same = dict(zip(differences, holm([found.p_equivalence for found in differences.values()]), strict=True))
     return [
@@ -187,7 +240,7 @@ def _plain_row(label: str, runs: Sequence[Run], metric: Metric) -> Row:
     """Return what the activation's own runs say."""
     done = [run for run in runs if run.done]
     scores = [run.get(metric.test)[-1] for run in done]
-    estimate = mean_interval(_scores(done, metric)) if len(done) >= 2 else None
+    estimate = mean_interval(score_matrix(done, metric)) if len(done) >= 2 else None
     counts: dict[str, int] = next((run.get("counts") for run in runs if run.get("counts")), {})
     return Row(
         activation=label,
@@ -242,17 +295,6 @@ def _spread(rows: Sequence[Row], labels: Sequence[str]) -> Spread | None:
         return None
     highest, lowest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     return Spread(means[highest] - means[lowest], highest, lowest, len(means))
-
-
-def _scores(runs: Sequence[Run], metric: Metric) -> NDArray[np.floating]:
-    """Return a seeds-by-examples matrix whose mean is the mean score.
-
-    Where examples are a sample, that is the runs' right answers, 0 and 100. Elsewhere, as on a grid over everything,
-    only seeds vary, which two equal columns say.
-    """
-    if metric.sampled:
-        return np.stack([run.correct for run in runs]).astype(np.float32) * 100
-    return np.repeat([[run.get(metric.test)[-1]] for run in runs], 2, axis=1)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
-from softknee._bench.data import EMBEDDED, unpack, verify
+from softknee._bench import data
 from softknee._bench.examples import Tensors
-from softknee._bench.task import Facts, Task
-from softknee._errors import UsageError
+from softknee._bench.task import EMBEDDED, Facts, Task
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from softknee._bench.runs import Split
@@ -34,21 +31,7 @@ TEST, HELD_OUT = 3, 6
 class BreastCancer(Task):
     """The 569 masses of the Wisconsin diagnostic table: 30 measurements of cell nuclei each."""
 
-    def source(self, asked: str | Path | None) -> str:
-        """Return where the data come from: this package.
-
-        Args:
-            asked: What the user gave.
-
-        Returns:
-            The source.
-
-        Raises:
-            UsageError: Something was given.
-        """
-        if asked is not None:
-            raise UsageError(f"{self.name} ships with softknee; leave data out, got {str(asked)!r}")
-        return "embedded"
+    origin: ClassVar[str] = EMBEDDED
 
     def facts(self, source: str) -> Facts:
         """Return the checksum and sizes of the data."""
@@ -88,8 +71,8 @@ def read_table() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     Raises:
         DataError: The file is missing or damaged.
     """
-    path, stream = unpack(EMBEDDED, FILE)
-    verify(path, stream, MD5, SIZE)
+    path, stream = data.unpack(data.EMBEDDED, FILE)
+    data.verify(path, stream, MD5, SIZE)
     table = np.loadtxt(StringIO(stream.decode()), delimiter=",", skiprows=1)
     return table[:, :-1], table[:, -1].astype(np.int64)
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from softknee._errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from softknee._bench.examples import Examples
     from softknee._bench.metric import Metric
     from softknee._bench.runs import Split
 
-# Where generated data come from.
-GENERATED = "generated"
+# Where data come from that no user can replace, and how a message says so.
+GENERATED, EMBEDDED = "generated", "embedded"
+_OWN: Mapping[str, str] = MappingProxyType({GENERATED: "makes its data itself", EMBEDDED: "ships with softknee"})
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,17 @@ class Task(ABC):
         name: What recipes call it.
         metric: What runs are ranked by.
         given: Whether a user can say where the data come from.
+        origin: Where they come from else: `"generated"`, or `"embedded"` in this package.
     """
 
     given: ClassVar[bool] = False
+    origin: ClassVar[str] = GENERATED
 
     name: str
     metric: Metric
 
     def source(self, asked: str | Path | None) -> str:
-        """Return where the data come from, as the other methods take it; here they are generated.
+        """Return where the data come from, as the other methods take it; here that is the task's `origin`.
 
         Args:
             asked: What the user gave.
@@ -66,8 +71,8 @@ class Task(ABC):
             UsageError: Something was given.
         """
         if asked is not None:
-            raise UsageError(f"{self.name} makes its data itself; leave data out, got {str(asked)!r}")
-        return GENERATED
+            raise UsageError(f"{self.name} {_OWN[self.origin]}; leave data out, got {str(asked)!r}")
+        return self.origin
 
     @abstractmethod
     def facts(self, source: str) -> Facts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -26,6 +26,8 @@ from softknee._bench.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from softknee._bench.examples import Examples
@@ -136,5 +138,5 @@ def load_tensors(source: str, split: Split, task: str = FASHION.name) -> Example
     return TASKS[task].load(source, split)
 
 
-def _normalize(images: Any) -> Tensor:
+def _normalize(images: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(images).flatten(1).float().div_(255).sub_(0.5).div_(0.5)

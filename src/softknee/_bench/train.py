@@ -54,7 +54,8 @@ def train_epoch(
         What it was like.
     """
     model.train()
-    total, tally = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    # They are read once, behind the last step: until then a GPU need not be waited for, and then it has done its work.
+    total, tally = torch.zeros(2, dtype=torch.float64, device=examples.device)
     number = taken = 0
     for inputs, targets in examples.batches(order, batch_size, steps):
         loss, outputs = examples.objective(model, inputs, targets)

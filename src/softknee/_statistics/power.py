@@ -10,6 +10,7 @@ without it: SciPy's `nct` is not a number for some large effects.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def power(
     spread = np.hypot(np.sqrt(variance), example_error)
     if spread == 0:
         return 1.0 if difference else 0.0
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _rule()
     measured = variance * 2 * special.gammaincinv(freedom / 2, (nodes + 1) / 2) / freedom
     t, z = -special.stdtrit(freedom, level / 2), -special.ndtri(level / 2)
     reach = np.sqrt(t**2 * measured + (z * example_error) ** 2)
@@ -179,6 +180,11 @@ def measured_seeds_needed(
         example_error=example_error,
         smallest=float(example_error * (special.ndtri(wanted) - special.ndtri(LEVEL / 2))),
     )
+
+
+@cache
+def _rule() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.polynomial.legendre.leggauss(NODES)
 
 
 def _check(**spreads: float) -> None:
