@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_a_search_that_goes_on_to_the_same_result(finished, tmp_pa
     ("changed", "message"),
     [
         (["digit-cnn"], "no protocol named 'digit-cnn'; did you mean 'digits-cnn'"),
-        (["digits-cnn", "--data", "mini"], "digits ship with softknee; leave data out, got 'mini'"),
+        (["digits-cnn", "--data", "mini"], "digits ships with softknee; leave data out, got 'mini'"),
         (["text-char", "--data", "nowhere"], "no such folder; --data takes a folder with texts"),
         (["digits-cnn", "--method", "gradient"], "no search method named 'gradient'"),
         (["digits-cnn", "--budget", "5"], "a budget of 5 runs is too small for one verification; the smallest"),

@@ -201,7 +201,7 @@ def test_a_lost_tuning_run_is_tried_again_and_never_taken_for_a_bad_rate(tmp_pat
                 run_here([job], listen)
 
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "make_executor", lambda name, jobs: lose_one)
+        patch.setattr(compare, "make_executor", lambda name, jobs, pack: lose_one)
         study = run(tmp_path, ("relu",), "fashion-mlp-fair", seeds=1)
     assert "unfinished" in study.summary()
     assert not json.loads((tmp_path / "study.json").read_text())["tuning"]

@@ -115,3 +115,26 @@ def test_half_a_manifest_and_half_a_result_are_damaged(study):
     (study / "study.json").write_text('{"schema": 1, "runs": []}')
     with pytest.raises(UsageError, match=r"study.json' is damaged \(it has no protocol, data, epochs, "):
         Study.load(study)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"protocol": {"title": "no name"}}, "it has no protocol: name"),
+        ({"data": []}, "it has no data: name, data: fingerprint, data: test, data of the right form"),
+        ({"runs": [7]}, "runs of the right form"),
+        ({"cells": [{"name": "a"}]}, "it has no cells: title, cells: initialization, cells: rate"),
+        ({"metric": ["accuracy"]}, r"ranks by \['accuracy'\]"),
+    ],
+)
+def test_a_study_with_a_part_of_another_shape_is_named(study, fields, said):
+    rewritten(study / "study.json", **fields)
+    with pytest.raises(UsageError, match=said):
+        read_study(study)
+
+
+def test_a_finished_run_that_lacks_what_is_compared_is_named(study):
+    path = next(study.glob("runs/*/result.json"))
+    rewritten(path, correct=None)
+    with pytest.raises(UsageError, match=r"result.json.*a finished run without correct"):
+        read_study(study)

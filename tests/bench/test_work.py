@@ -33,7 +33,7 @@ def trained(monkeypatch):
         return "done"
 
     monkeypatch.setattr(pack, "execute", execute)
-    monkeypatch.setattr(module, "kernel_level", lambda: "none")
+    monkeypatch.setattr(module, "kernels_on", lambda device: "none")
     monkeypatch.setattr(module, "PAUSE", 0.01)
     return seeds
 
@@ -174,7 +174,7 @@ def test_a_worker_without_a_study_says_so(tmp_path, monkeypatch):
 
 
 def test_machines_with_other_kernels_take_no_run(tmp_path, trained, monkeypatch):
-    monkeypatch.setattr(module, "kernel_level", lambda: "AVX512")
+    monkeypatch.setattr(module, "kernels_on", lambda device: "AVX512")
     job = make(tmp_path)
     message = f"the run {job.spec.key} is planned with kernels for none, and this machine has AVX512; let machines"
     with pytest.raises(UsageError, match=message):

@@ -102,5 +102,5 @@ def test_epochs_and_data_can_be_given_and_are_checked(tmp_path):
     assert set(torch.cat([inputs for inputs, _ in batches]).flatten().tolist()) == set(b"abcdefgh")
     with pytest.raises(UnknownProtocol, match="no protocol named 'digits'; did you mean .*'digits-cnn'"):
         bridge.arguments("digits")
-    with pytest.raises(UsageError, match="digits ship with softknee"):
+    with pytest.raises(UsageError, match="digits ships with softknee"):
         bridge.arguments("digits-cnn", data="full")

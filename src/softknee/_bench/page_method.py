@@ -84,10 +84,21 @@ def method_section(files: StudyFiles) -> Section:
         ("Verdicts", _verdicts(files)),
         ("Other seeds", EVIDENCE.format(reference=files.reference, together=", all together" * files.paired)),
         ("Engines", _engines(files)),
+        *_computed(manifest),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),
     ]
     lead = "What the numbers above mean, and how to get them again."
     return Section("method", "Method", lead, [Facts(entries)])
+
+
+def _computed(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was declared beyond the usual, if anything was."""
+    usual = {"device": "cpu", "precision": "float32", "compiled": False}
+    declared = {name: manifest.get(name, value) for name, value in usual.items()}
+    if declared == usual:
+        return []
+    steps = ", steps of training compiled" if declared["compiled"] else ""
+    return [("Computed", f"On {declared['device']}, in {declared['precision']}{steps}.")]
 
 
 def _pairs(files: StudyFiles) -> str:

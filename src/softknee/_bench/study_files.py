@@ -8,6 +8,7 @@ import sys
 from array import array
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -35,6 +36,18 @@ _NEEDED = (
     *("tuning", "curves", "environment"),
 )
 _PLANNED = ("key", "cell", "activation", "seed", "learning_rate")
+# What its parts have, too: a mapping, or each mapping of a list.
+_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "protocol": ("name", "title"),
+        "data": ("name", "fingerprint", "test"),
+        "curves": (),
+        "cells": ("name", "title", "initialization", "rate"),
+        "runs": _PLANNED,
+        "tuning": ("activation", "initialization", "trials"),
+    }
+)
+_LISTS = ("cells", "runs", "tuning")
 _KNOWN = tuple(outcome for outcome in get_args(Outcome) if outcome != "missing")
 # Where a run repeats bit by bit; results from before there was a choice of device are from there.
 _REPEATABLE = "cpu"
@@ -244,6 +257,8 @@ def read_checked(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(_damaged(path, str(error))) from error
+    except PermissionError as error:
+        raise UsageError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
@@ -267,15 +282,15 @@ class _Results:
         """Return a run with its result; without a seed, with that of its result."""
         path = self.folder / RUNS / key / RESULT
         if key not in self._known:
-            self._known[key] = self._read(path)
+            self._known[key] = self._read(path, evaluated=bool(cell))
         result = self._known[key]
         found = seed if seed is not None else (result or {}).get("seed")
         return Run(key, cell, sys.intern(activation), found, learning_rate, result, path)
 
-    def _read(self, path: Path) -> Mapping[str, Any] | None:
+    def _read(self, path: Path, *, evaluated: bool) -> Mapping[str, Any] | None:
         try:
             content = read_checked(path)
-            self._check(path, content)
+            self._check(path, content, evaluated=evaluated)
         except FileNotFoundError:
             return None
         except UsageError as error:
@@ -285,13 +300,15 @@ class _Results:
             return None
         return {sys.intern(name): self._small(value) for name, value in content.items() if name != _READ_AGAIN}
 
-    def _check(self, path: Path, content: Mapping[str, Any]) -> None:
+    def _check(self, path: Path, content: Mapping[str, Any], *, evaluated: bool) -> None:
         status = content.get("status")
         if status not in _KNOWN:
             known = ", ".join(_KNOWN)
             raise UsageError(f"{str(path)!r} has the status {status!r}; this version of softknee knows {known}")
-        if status == "done" and not content.get(self.metric.test):
-            raise UsageError(_damaged(path, f"a finished run without {self.metric.test}"))
+        needed = (self.metric.test, *(("correct", "test_size") if evaluated and self.metric.sampled else ()))
+        lacking = [field for field in needed if status == "done" and content.get(field) in (None, [], "")]
+        if lacking:
+            raise UsageError(_damaged(path, f"a finished run without {', '.join(lacking)}"))
 
     def _small(self, value: Any) -> Any:
         """Return plain data with lists of numbers as arrays, which take an eighth of the memory."""
@@ -319,16 +336,29 @@ def _metric(path: Path, manifest: Mapping[str, Any]) -> Metric:
     Raises:
         UsageError: It is not, or the metric is unknown.
     """
-    lacking = [name for name in _NEEDED if name not in manifest]
+    lacking = [name for name in _NEEDED if name not in manifest] or _lacking_parts(manifest)
     if lacking:
         raise UsageError(_damaged(path, f"it has no {', '.join(lacking)}"))
     name = manifest.get("metric", "accuracy")
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise UsageError(
             f"{str(path)!r} ranks by {name!r}; this version of softknee knows {', '.join(METRICS)}; "
             f"{_writer(manifest)} wrote it: read it with that version or a later one"
         )
     return METRICS[name]
+
+
+def _lacking_parts(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what the parts of a manifest lack, each once."""
+    found: dict[str, None] = {}
+    for part, fields in _PARTS.items():
+        whole = manifest[part]
+        for entry in whole if isinstance(whole, list) and part in _LISTS else [whole]:
+            known = entry if isinstance(entry, dict) else {}
+            found |= dict.fromkeys(f"{part}: {field}" for field in fields if field not in known)
+            if known is not entry:
+                found[f"{part} of the right form"] = None
+    return list(found)
 
 
 def _writer(content: Mapping[str, Any]) -> str:

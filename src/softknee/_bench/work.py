@@ -7,13 +7,15 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import torch
+
 from softknee._bench.attempts import ATTEMPTS, Watch, fruitless, take
+from softknee._bench.device import kernels_on
 from softknee._bench.open_runs import read_open
 from softknee._bench.pack import execute_together, shares
 from softknee._bench.runs import CHECKPOINT, FINISHED, SHARE, Job, ended_status, write_failure
 from softknee._bench.study_files import MANIFEST
 from softknee._bench.suite_files import is_suite
-from softknee._engine.build import kernel_level
 from softknee._errors import SoftkneeError, UsageError
 
 if TYPE_CHECKING:
@@ -138,15 +140,18 @@ def say(job: Job, status: Status) -> None:
 
 
 def check_machine(job: Job) -> None:
-    """Check that this machine has the kernels a run is planned with, which decide its last digits.
+    """Check that this machine has the device and the kernels a run is planned with, which decide its last digits.
 
     Raises:
-        UsageError: It has others.
+        UsageError: It has not.
     """
-    if job.spec.kernels != kernel_level():
+    device, planned = job.spec.device, job.spec.kernels
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"the run {job.spec.key} is planned for CUDA, and this machine has no CUDA device")
+    if planned != (found := kernels_on(device)):
         raise UsageError(
-            f"the run {job.spec.key} is planned with kernels for {job.spec.kernels}, and this machine has "
-            f"{kernel_level()}; let machines of one kind work on a study"
+            f"the run {job.spec.key} is planned with kernels for {planned}, and this machine has {found}; let machines "
+            "of one kind work on a study"
         )
 
 
