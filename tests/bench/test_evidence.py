@@ -71,13 +71,27 @@ def test_the_seeds_needed_have_the_power_that_is_promised(study):
     assert needed.cautious > needed.seeds
 
 
+def test_resampling_gives_an_interval_of_its_own_where_seeds_are_few(study, tmp_path):
+    (table,) = study.table
+    for label in ("prelu", "tanh"):
+        found, row = evidence(study, label).resampled, table.row(label)
+        assert found.mean == pytest.approx(row.difference, abs=1e-4)
+        width = row.difference_high - row.difference_low
+        assert 0.4 * width < found.high - found.low < 1.6 * width
+    many = made(tmp_path, activations=("relu", "prelu"), seeds=21, endings=(), test_size=100)
+    assert evidence(many, "prelu").resampled is None
+    assert evidence(many, "prelu").needed is not None
+    (blocks, _) = evidence_blocks(many.files, many.evidence[0])
+    assert [column.title for column in blocks.columns if "resampled" in column.title] == []
+
+
 def test_too_few_test_examples_are_said_in_words(tmp_path):
     few = made(tmp_path, test_size=100)
     assert evidence(few, "prelu").needed.seeds is None
     (table, _) = evidence_blocks(few.files, few.evidence[0])
     (row,) = (row for row in table.rows if row[0].text == "prelu")
-    assert row[3].text == "too few test examples"
-    assert "no number of seeds finds less than" in row[3].hint
+    assert row[4].text == "too few test examples"
+    assert "no number of seeds finds less than" in row[4].hint
 
 
 def test_the_ranking_drawn_anew_is_that_of_drawn_means(study):

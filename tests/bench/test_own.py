@@ -18,7 +18,7 @@ from softknee._bench.protocols import PROTOCOLS, get_protocol, with_options
 from softknee._bench.suite import SUITES
 from softknee._bench.tasks import TASKS, load_tensors
 from softknee._catalogue import parse_choice
-from softknee._errors import DataError, StudyMismatch, UnknownProtocol, UsageError
+from softknee._errors import DataError, OptionError, StudyMismatch, UnknownProtocol, UsageError
 
 pytest.importorskip("tomllib")
 
@@ -211,6 +211,10 @@ def test_options_are_checked_with_the_rest_of_the_recipe():
     mine = own(options=("model", "dropout", "widths"))
     assert with_options(mine, {"model": "mlp"}) is mine
     assert with_options(mine, {"model": "normed-mlp", "dropout": "0.3"}).recipe.dropout == 0.3
+    with pytest.raises(OptionError, match="'momentum' is no option of mine; it has model, dropout, widths"):
+        with_options(mine, {"momentum": 0})
+    with pytest.raises(OptionError, match="option 'dropout' got 'much': Input should be a valid number"):
+        with_options(mine, {"dropout": "much"})
     with pytest.raises(
         UsageError, match="^mine with dropout=0.3: recipe.dropout: goes with model normed-mlp; leave it"
     ):

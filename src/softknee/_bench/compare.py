@@ -18,7 +18,7 @@ from softknee._bench.executors import make_executor
 from softknee._bench.lock import check_writable, only_process
 from softknee._bench.manifest import cell_rate, write_study
 from softknee._bench.open_runs import settle, write_open
-from softknee._bench.plan import make_plan
+from softknee._bench.plan import default_folder, make_plan
 from softknee._bench.runs import FINISHED, read_result
 from softknee._bench.study import Study
 from softknee._bench.suite import SUITES
@@ -96,7 +96,7 @@ def bench(
         epochs: Of each evaluated run; the protocol's own by default.
         data: `"mini"` (a part of Fashion-MNIST that ships with softknee, the small protocols' default), `"full"`, or a
             folder with the data; not for protocols that make their data.
-        out: Where results go; `results/<protocol>` by default.
+        out: Where results go; `results/<protocol>` by default, `results/<protocol>-dev` with the split `"dev"`.
         executor: Who does the runs: `"local"`, child processes of this one; `"here"`, this process; `"ray"`, a Ray
             cluster; `"slurm"`, a Slurm cluster. It decides no number, and the same study may go on by another.
         jobs: Runs at the same time; by default one a core, as many as the Ray cluster takes, or one on a GPU.
@@ -148,7 +148,7 @@ def bench(
     )
     out = None if out is None else Path(out)
     if isinstance(protocol, str) and protocol in SUITES:
-        folder = Path("results", protocol) if out is None else out
+        folder = default_folder(protocol, SPLITS[split]) if out is None else out
         plans = suite_plans(SUITES[protocol], folder, asked, data=data, final=final, options=options)
         check_writable(folder)
         write_suite(folder, SUITES[protocol], list(plans))

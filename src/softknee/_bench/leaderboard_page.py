@@ -123,7 +123,7 @@ def _table(board: Board) -> Table:
         Column("#"),
         Column("Activation", numeric=False),
         Column("Verdict", numeric=False),
-        Column(metric.head, hint=f"on {metric.evaluated_on} after the last epoch, mean over seeds"),
+        Column(metric.head, hint=f"on {board.files.evaluated_on} after the last epoch, mean over seeds"),
         Column("±", hint=f"half its 95 % interval, over new seeds{' and new test examples' * metric.sampled}"),
         Column("Difference", hint=f"mean {pairing(files)} difference to {files.reference}, {metric.unit}"),
         Column("±", hint="half its 95 % interval, not adjusted"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from softknee._bench.record import curve_points, environment, finite, sample
 from softknee._bench.streams import Stream, stream_generator
 from softknee._bench.study_files import MANIFEST, SCHEMA, read_checked
+from softknee._bench.suite_files import is_suite
 from softknee._catalogue import Choice
 from softknee._errors import StudyMismatch, UsageError
 from softknee._report.files import write_atomic
@@ -64,10 +65,12 @@ def held_study(folder: Path) -> Mapping[str, Any] | None:
     """Return the `study.json` that `folder` holds, or None without one.
 
     Raises:
-        UsageError: It cannot be read, or `folder` is a file.
+        UsageError: It cannot be read, or `folder` is a file or a suite's.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"out must be a folder, got the file {folder}")
+    if is_suite(folder):
+        raise UsageError(f"{folder} holds a suite; give another folder as out")
     path = folder / MANIFEST
     return read_checked(path) if path.is_file() else None
 

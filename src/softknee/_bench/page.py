@@ -115,8 +115,8 @@ def _measures(tables: Sequence[CellTable], metric: Metric) -> list[Measure]:
 
 def _ranking(files: StudyFiles, tables: Sequence[CellTable]) -> Section:
     lead = (
-        f"Mean test {files.metric.title} after the last epoch, ranked; {_pairs(files)}. Runs that diverged or failed "
-        "are counted, never averaged."
+        f"Mean {files.part} {files.metric.title} after the last epoch, ranked; {_pairs(files)}. Runs that diverged or "
+        "failed are counted, never averaged."
     )
     if len(tables) == 1:
         return Section("ranking", "Ranking", lead, [cell_table(files, tables[0])])

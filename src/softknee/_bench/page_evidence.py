@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from softknee._bench.page_tables import MATRIX_CORNER, name_cell
@@ -12,12 +13,18 @@ from softknee._report.table import ABSENT, Cell, Column, Table, listed, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softknee._bench.metric import Metric
     from softknee._bench.study_evidence import CellEvidence, Evidence
     from softknee._bench.study_files import StudyFiles
     from softknee._report.page import Block
     from softknee._statistics.improvement import Improvement
+    from softknee._statistics.intervals import Estimate
     from softknee._statistics.power import SeedsNeeded
 
+RESAMPLED = (
+    "from resampling seeds and examples together (bootstrap-t): a second opinion, which takes nothing to be normal and "
+    "covers less than it says at few seeds"
+)
 # Activations that a note names.
 NAMED = 5
 
@@ -47,6 +54,11 @@ def evidence_table(files: StudyFiles, evidence: CellEvidence) -> Table:
             "often, not by how much",
         ),
         Column("95 % interval", hint="of this probability, over new seeds"),
+        *(
+            [Column("Difference, resampled", hint=f"95 % interval of the difference to {files.reference}, {RESAMPLED}")]
+            if any(row.resampled for row in evidence.rows)
+            else []
+        ),
         Column(
             f"Seeds to find {margin}",
             hint="needed of each of the two, to find a true difference of this size with 80 % power at the level 0.05, "
@@ -55,14 +67,16 @@ def evidence_table(files: StudyFiles, evidence: CellEvidence) -> Table:
         Column("First", hint="how often it is the first when seeds are drawn anew"),
         Column("Next above", hint="how often the next row's activation comes out above it when seeds are drawn anew"),
     ]
-    return Table("With other seeds", columns, [_row(files, row) for row in evidence.rows])
+    resampled = any(row.resampled for row in evidence.rows)
+    return Table("With other seeds", columns, [_row(files, row, resampled=resampled) for row in evidence.rows])
 
 
-def _row(files: StudyFiles, row: Evidence) -> list[Cell]:
+def _row(files: StudyFiles, row: Evidence, *, resampled: bool) -> list[Cell]:
     chances = (ABSENT if chance is None else percent(chance) for chance in (row.first, row.overtaken))
     return [
         name_cell(files, row.activation),
         *_improved(row.improvement),
+        *([_resampled(row.resampled, files.metric)] if resampled else []),
         _needed(files, row.needed),
         *map(Cell, chances),
     ]
@@ -73,6 +87,14 @@ def _improved(found: Improvement | None) -> list[Cell]:
         return [Cell(ABSENT), Cell(ABSENT, "quiet")]
     low, value, high = (f"{100 * share:.0f}" for share in (found.low, found.probability, found.high))
     return [Cell(f"{value} %", "strong"), Cell(f"{low} to {high} %", "quiet")]
+
+
+def _resampled(found: Estimate | None, metric: Metric) -> Cell:
+    if found is None:
+        return Cell(ABSENT, "quiet")
+    if not isfinite(found.low) or not isfinite(found.high):
+        return Cell("any", "quiet", hint="so few seeds give no ends")
+    return Cell(f"{metric.change(found.low)} to {metric.change(found.high)}", "quiet")
 
 
 def _needed(files: StudyFiles, found: SeedsNeeded | None) -> Cell:

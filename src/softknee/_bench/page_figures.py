@@ -41,7 +41,7 @@ def condition_slopes(files: StudyFiles, tables: Sequence[CellTable]) -> Gallery:
         columns,
         paths,
         title=f"{files.metric.capital} through the conditions",
-        description=f"Mean test {files.metric.axis} of every activation under every condition, one line each.",
+        description=f"Mean {files.part} {files.metric.axis} of every activation under every condition, one line each.",
     )
     legend = [Key("no valid match", "main hue-6 quiet")] if files.unmatched else []
     return Gallery([Figure(picture)], legend, wide=True)
@@ -56,7 +56,7 @@ def difference_gallery(files: StudyFiles, tables: Sequence[CellTable]) -> Galler
                 [_span(row, files.metric, brief=several) for row in sorted(table.rows, key=_by_difference)],
                 margin=files.margin,
                 title=f"Differences to {files.reference}: {table.cell.title}",
-                description=f"Mean {pairing(files)} difference in test {files.metric.title} with its 95 % "
+                description=f"Mean {pairing(files)} difference in {files.part} {files.metric.title} with its 95 % "
                 "interval, one row an activation.",
                 unit=f"{files.metric.unit} against {files.reference}",
                 width=490 if several else 820,

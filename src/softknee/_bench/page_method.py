@@ -22,7 +22,7 @@ PAIRED = ", so they are compared in pairs"
 UNPAIRED = """. Runs on {devices} do not repeat exactly, so the same seed makes no pairs: differences are unpaired by
 seed, and rest on all runs done"""
 RANKING = """
-By the test {title} after the last epoch. The {title} of the best epoch stands beside it; it was chosen on
+By the {part} {title} after the last epoch. The {title} of the best epoch stands beside it; it was chosen on
 {evaluated_on} and is therefore optimistic.
 """
 TUNED = """
@@ -77,7 +77,7 @@ def method_section(files: StudyFiles) -> Section:
         ("Protocol", f"{protocol['name']}. {protocol['description']}"),
         ("Data", _data(manifest["data"])),
         ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds, pairs=_pairs(files))),
-        ("Ranking", RANKING.format(title=metric.title, evaluated_on=metric.evaluated_on)),
+        ("Ranking", RANKING.format(part=files.part, title=metric.title, evaluated_on=files.evaluated_on)),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
         *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
         ("Intervals", _intervals(files)),
@@ -107,7 +107,7 @@ def _pairs(files: StudyFiles) -> str:
 
 def _intervals(files: StudyFiles) -> str:
     metric = files.metric
-    text = INTERVALS if metric.sampled else SEED_INTERVALS.format(evaluated_on=metric.evaluated_on)
+    text = INTERVALS if metric.sampled else SEED_INTERVALS.format(evaluated_on=files.evaluated_on)
     return text if files.paired else text + WELCH
 
 

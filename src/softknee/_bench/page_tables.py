@@ -41,7 +41,7 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
         Column("#"),
         Column("Activation", numeric=False),
         Column("Verdict", numeric=False),
-        Column(metric.head, hint=f"on {metric.evaluated_on} after the last epoch, mean over seeds"),
+        Column(metric.head, hint=f"on {files.evaluated_on} after the last epoch, mean over seeds"),
         Column("±", hint=f"half its 95 % interval, over new seeds{' and new test examples' * metric.sampled}"),
         Column("sd", hint="standard deviation over seeds"),
         Column("Difference", hint=f"mean {pairing(files)} difference to {files.reference}, {metric.unit}"),
@@ -54,7 +54,7 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
         Column("Runs done" if lost else "Runs", hint="done of those asked for"),
         Column(
             f"Best epoch {metric.sign}".strip(),
-            hint=f"mean of the best test {metric.title} over epochs: optimistic, never ranked",
+            hint=f"mean of the best {files.part} {metric.title} over epochs: optimistic, never ranked",
         ),
         *([Column("Rate", hint="learning rate chosen on held-out training data")] if tuned else []),
         Column("s / run", hint="wall time; of runs trained side by side, their share of it"),
@@ -68,7 +68,7 @@ def cell_table(files: StudyFiles, table: CellTable) -> Table:
 def spread_table(files: StudyFiles, tables: Sequence[CellTable]) -> Table:
     """Return the means of all conditions side by side, and how far they spread."""
     metric = files.metric
-    columns = [MATRIX_CORNER, *(Column(table.cell.title, hint=f"test {metric.axis}") for table in tables)]
+    columns = [MATRIX_CORNER, *(Column(table.cell.title, hint=f"{files.part} {metric.axis}") for table in tables)]
     rows = []
     for first in tables[0].rows:
         cells = [name_cell(files, first.activation)]
@@ -177,7 +177,7 @@ def troubles_table(files: StudyFiles) -> Table:
                 Cell(f"{run.learning_rate:g}"),
                 Cell(run.status, "worse"),
                 Cell(str(len(run.get("test_loss") or ()))),
-                Cell(f"{error['type']}: {error['message']}" if error else ""),
+                Cell(f"{error['type']}: {error['message']}" if error else "", "words"),
                 Cell(run.key, "code"),
             ]
         )

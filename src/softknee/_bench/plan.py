@@ -173,7 +173,7 @@ def make_plan(
     if not isinstance(margin, int | float) or not 0 < margin < math.inf:
         raise UsageError(f"margin must be a positive number of {task.metric.unit}, got {margin!r}")
     source = task.source(data)
-    folder = (Path("results", frozen.name) if out is None else Path(out)).resolve()
+    folder = (default_folder(frozen.name, split) if out is None else Path(out)).resolve()
     choices = _choices(activations, folder)
     held = held_study(folder)
     if held is not None:  # nothing that is there leaves the report
@@ -232,6 +232,11 @@ def _check_fits(plan: Plan, choice: Entry) -> None:
         raise OptionError(f"{choice.label} is too large for {plan.protocol.name}: {said}")
 
 
+def default_folder(name: str, split: Split) -> Path:
+    """Return where the results of a protocol or suite go if nobody says anything else."""
+    return Path("results", name if split == "test" else f"{name}-dev")
+
+
 def _choices(activations: Sequence[str], folder: Path) -> tuple[Entry, ...]:
     if isinstance(activations, str) or not all(isinstance(text, str) for text in activations):
         raise UsageError(f"activations must be a list of texts, got {activations!r}")
@@ -255,7 +260,8 @@ def check_at_least(least: int, **values: int) -> None:
 def _reference(asked: str | None, choices: Sequence[Entry], folder: Path) -> str:
     labels = [choice.label for choice in choices]
     if asked is None:
-        return "relu" if "relu" in labels else labels[0]
+        known = [choice.label for choice in choices if not isinstance(choice, Submission)] or labels
+        return "relu" if "relu" in known else known[0]
     label = parse_entry(asked, folder).label
     if label not in labels:
         raise UsageError(f"reference must be one of the compared activations ({', '.join(labels)}), got {asked!r}")

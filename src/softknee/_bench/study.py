@@ -115,7 +115,7 @@ class Study:
     def csv_rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the file that `to_csv` writes, by the names of its columns."""
         for run in (*self.files.runs, *self.files.tuning_runs):
-            yield _csv_row(run, self.files.metric)
+            yield _csv_row(run, self.files)
 
     def to_markdown(self, path: str | os.PathLike[str]) -> None:
         """Write the finding and the tables as Markdown.
@@ -151,8 +151,8 @@ def _csv_fields(metric: Metric) -> list[str]:
     return [*said, *scores, "seconds", "step_seconds", *COUNTS, "key", "error"]
 
 
-def _csv_row(run: Run, metric: Metric) -> dict[str, Any]:
-    counts = run.get("counts") or {}
+def _csv_row(run: Run, files: StudyFiles) -> dict[str, Any]:
+    metric, counts = files.metric, run.get("counts") or {}
     row = {
         **{field: run.get(field) for field in _csv_fields(metric)},
         **{field: run.last(field) for field in (metric.test, "test_loss", metric.train, "train_loss")},
@@ -160,7 +160,7 @@ def _csv_row(run: Run, metric: Metric) -> dict[str, Any]:
         "cell": run.cell,
         "activation": run.activation,
         "seed": run.seed,
-        "split": "test" if run.cell else "validation",
+        "split": files.manifest.get("split", "test") if run.cell else "validation",
         "status": run.status,
         "learning_rate": run.learning_rate,
         "key": run.key,

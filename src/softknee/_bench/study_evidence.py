@@ -13,6 +13,7 @@ from softknee._bench.tables import comparable, compared_seeds, score_matrix
 from softknee._report.table import plural
 from softknee._statistics.improvement import Improvement, probability_of_improvement
 from softknee._statistics.power import SeedsNeeded, measured_seeds_needed
+from softknee._statistics.resampling import bootstrap_difference
 from softknee._statistics.stability import Stability, ranking_stability
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
     from softknee._bench.study_files import Cell, Run, StudyFiles
     from softknee._bench.tables import CellTable
+    from softknee._statistics.intervals import Estimate
 
 FEWEST_SEEDS, FEWEST_ACTIVATIONS = 2, 2
 # Seeds of an activation, the first ones, from which spreads are taken: they then are known to a tenth.
 SPREAD_SEEDS = 50
+# Up to so many, a second opinion on intervals is worth its time.
+FEW_SEEDS = 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Evidence:
         activation: Label.
         improvement: Probability that a new run of it scores higher than one of the reference; None for the reference,
             and where either has fewer than two runs that ended.
+        resampled: The difference to the reference with its bootstrap-t interval; None as above, or if seeds are many.
         needed: Seeds that find a difference as large as the margin; None for the reference, and under two seeds.
         first: Probability that it is first when seeds are drawn anew; None where it is not in that ranking.
         overtaken: Probability that the next in that ranking comes out above it; None for the last.
@@ -41,6 +46,7 @@ class Evidence:
 
     activation: str
     improvement: Improvement | None
+    resampled: Estimate | None
     needed: SeedsNeeded | None
     first: float | None
     overtaken: float | None
@@ -116,7 +122,7 @@ def cell_evidence(files: StudyFiles, table: CellTable) -> CellEvidence:
         Evidence(
             label,
             _improvement(ended, label, files.reference),
-            _needed(files, table.cell, label),
+            *_differences(files, table.cell, label),
             first.get(label),
             overtaken.get(label),
         )
@@ -209,9 +215,13 @@ def _improvement(ended: Mapping[str, Mapping[int | None, float]], label: str, re
     return probability_of_improvement([own], [other], generator=np.random.default_rng(0))
 
 
-def _needed(files: StudyFiles, cell: Cell, label: str) -> SeedsNeeded | None:
+def _differences(files: StudyFiles, cell: Cell, label: str) -> tuple[Estimate | None, SeedsNeeded | None]:
+    """Return the difference to the reference by resampling, and the seeds that find one as large as the margin."""
     sides = comparable(files.of(cell.name, label), files.of(cell.name, files.reference), paired=files.paired)
     if label == files.reference or min(map(len, sides)) < FEWEST_SEEDS:
-        return None
+        return None, None
     own, other = (score_matrix(side[:SPREAD_SEEDS], files.metric) for side in sides)
-    return measured_seeds_needed(own, other, difference=files.margin, paired=files.paired)
+    needed = measured_seeds_needed(own, other, difference=files.margin, paired=files.paired)
+    if max(map(len, sides)) > FEW_SEEDS:
+        return None, needed
+    return bootstrap_difference(own, other, paired=files.paired, generator=np.random.default_rng(0)), needed

@@ -186,6 +186,16 @@ class StudyFiles:
         return tuple(sorted({run.get("device") or _REPEATABLE for run in self.runs if run.result}))
 
     @property
+    def part(self) -> str:
+        """What is evaluated on, as users say it: `"test"`, or `"dev"`, held out of the training set."""
+        return "test" if self.manifest.get("split", "test") == "test" else "dev"
+
+    @property
+    def evaluated_on(self) -> str:
+        """The same in words."""
+        return self.metric.evaluated_on if self.part == "test" else "a part held out of the training set"
+
+    @property
     def paired(self) -> bool:
         """Whether runs of one seed make pairs: only where all runs repeat exactly, which other devices do not grant."""
         return set(self.devices) <= {_REPEATABLE}

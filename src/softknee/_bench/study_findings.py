@@ -12,7 +12,6 @@ from softknee._report.table import listed, number, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from softknee._bench.metric import Metric
     from softknee._bench.study_files import StudyFiles
     from softknee._bench.tables import CellTable, Spread
 
@@ -35,7 +34,7 @@ def findings(files: StudyFiles, tables: Sequence[CellTable], *, brief: bool = Fa
     if not any(row.mean is not None for table in tables for row in table.rows):
         return ["No run has finished yet, so there is nothing to compare."]
     if len(tables) == 1:
-        return [f"{_comparison(files, tables[0], named=not brief)}.", _ranking(tables[0], files.metric)]
+        return [f"{_comparison(files, tables[0], named=not brief)}.", _ranking(files, tables[0])]
     compared = [f"With {table.cell.title}, {_lowered(_comparison(files, table))}." for table in tables]
     return [*spread_sentences(files, tables), *([] if brief else compared)]
 
@@ -153,13 +152,13 @@ def _left_out(files: StudyFiles, table: CellTable) -> str:
     return f"; {listed(names)}, which no single weight scale fits, left out ({otherwise} otherwise)"
 
 
-def _ranking(table: CellTable, metric: Metric) -> str:
-    best, inside = table.rows[0], ""
+def _ranking(files: StudyFiles, table: CellTable) -> str:
+    metric, best, inside = files.metric, table.rows[0], ""
     if best.low is not None and best.high is not None:
         ends = [number(min(max(end, metric.low), metric.high), metric.coarse) for end in (best.low, best.high)]
         inside = f" (95 % interval {' to '.join(ends)})"
     mean = f"{metric.value(best.mean)} {metric.sign}".strip()
-    return f"{best.activation} has the highest mean test {metric.title}, {mean}{inside}."
+    return f"{best.activation} has the highest mean {files.part} {metric.title}, {mean}{inside}."
 
 
 def _comparison(files: StudyFiles, table: CellTable, *, named: bool = True) -> str:

@@ -9,7 +9,7 @@ from softknee._bench.study_findings import findings, reads_sentence, warnings
 from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._report.critical import Ranked, critical_diagram
 from softknee._report.page import Figure, Fold, Gallery, Note, Page, Section
-from softknee._report.table import Cell, Column, Table, listed, number, plural
+from softknee._report.table import ABSENT, Cell, Column, Table, listed, number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def suite_page(files: SuiteFiles, studies: Sequence[Study], together: Together) 
     """
     suite = files.manifest["suite"]
     labels = dict.fromkeys(label for study in studies for label in study.files.activations)
-    lead = "Mean test score after the last epoch with its 95 % interval; verdicts are against each study's reference."
+    lead = "Mean score after the last epoch with its 95 % interval; verdicts are against each study's reference."
     reads = reads_sentence([study.files for study in studies])
     sections = [
         Section("overview", "All settings", lead, [overview_table(studies), Note(_signs()), Note(reads)]),
@@ -67,7 +67,7 @@ def overview_table(studies: Sequence[Study]) -> Table:
     """Return the means of all settings side by side, by the ranking of the first."""
     columns = [
         MATRIX_CORNER,
-        *(Column(study.title, hint=f"test {study.files.metric.axis}") for study in studies),
+        *(Column(study.title, hint=f"{study.files.part} {study.files.metric.axis}") for study in studies),
     ]
     labels = dict.fromkeys(row.activation for study in studies for row in study.table[0].rows)
     rows = [[Cell(label, "name"), *(_score(study, label) for study in studies)] for label in labels]
@@ -77,7 +77,7 @@ def overview_table(studies: Sequence[Study]) -> Table:
 def _score(study: Study, label: str) -> Cell:
     row = next((row for row in study.table[0].rows if row.activation == label), None)
     if row is None:
-        return Cell("-", "quiet")
+        return Cell(ABSENT, "quiet")
     metric = study.files.metric
     reach = "" if row.low is None or row.high is None else f" ± {metric.value((row.high - row.low) / 2)}"
     counts = {"diverged": row.diverged, "failed": row.failed, "missing": row.missing}
@@ -110,8 +110,8 @@ def _published(suite: str) -> Section:
 
 
 def _fold(study: Study) -> Fold:
-    text = f"All about this setting: {study.name}/report.html"
-    return Fold(study.title, [*(cell_table(study.files, table) for table in study.table), Note(text)], opened=True)
+    link = Note("All about this setting", f"{study.name}/report.html")
+    return Fold(study.title, [*(cell_table(study.files, table) for table in study.table), link], opened=True)
 
 
 def _signs() -> str:

@@ -85,7 +85,7 @@ class SuiteStudy:
             path: The file; replaced as a whole.
         """
         text = io.StringIO()
-        tables = [(study.name, study.csv_rows()) for study in self.studies]
+        tables = [(study.name, list(study.csv_rows())) for study in self.studies]
         fields = dict.fromkeys(field for _, rows in tables for row in rows for field in row)
         writer = csv.DictWriter(text, ["protocol", *fields], lineterminator="\n")
         writer.writeheader()
@@ -103,7 +103,9 @@ class SuiteStudy:
         """
         suite = self.files.manifest["suite"]
         parts = [f"# {suite['title']}", *self.together.sentences, markdown_table(overview_table(self.studies))]
-        parts += [part.replace("# ", "## ", 1) for study in self.studies for part in study.markdown_parts()]
+        parts += [
+            f"#{part}" if part.startswith("#") else part for study in self.studies for part in study.markdown_parts()
+        ]
         published = PUBLISHED.get(suite["name"])
         if published is not None:
             parts += [f"## {TITLE}", published.lead, markdown_table(published.table())]

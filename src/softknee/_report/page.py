@@ -78,9 +78,11 @@ class Note:
 
     Attributes:
         text: Plain.
+        link: File that all of it leads to, seen from the page; empty for none.
     """
 
     text: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
