@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -14,9 +15,11 @@ from scipy import stats
 
 from softknee._bench.leaderboard import read_leaderboard
 from softknee._bench.leaderboard_files import write_leaderboard
+from softknee._bench.page import study_page
 from softknee._bench.page_evidence import evidence_blocks
 from softknee._bench.study import Study
 from softknee._bench.study_evidence import build_evidence
+from softknee._report.page import render_page
 from softknee._statistics.power import power
 
 NAMES = ("relu", "gelu", "prelu", "tanh", "mish", "silu")
@@ -83,6 +86,16 @@ def test_resampling_gives_an_interval_of_its_own_where_seeds_are_few(study, tmp_
     assert evidence(many, "prelu").needed is not None
     (blocks, _) = evidence_blocks(many.files, many.evidence[0])
     assert [column.title for column in blocks.columns if "resampled" in column.title] == []
+
+
+def test_an_interval_without_ends_is_said_and_the_page_written(study):
+    (cell,) = study.evidence
+    rows = [replace(row, resampled=row.resampled and replace(row.resampled, low=-inf)) for row in cell.rows]
+    endless = replace(cell, rows=tuple(rows))
+    (table, _) = evidence_blocks(study.files, endless)
+    (row,) = (row for row in table.rows if row[0].text == "prelu")
+    assert row[3].text == "no ends"
+    assert '"low":null' in render_page(study_page(study.files, study.table, [endless]))
 
 
 def test_too_few_test_examples_are_said_in_words(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from softknee._bench.page_costs import cost_table
 from softknee._bench.page_evidence import evidence_blocks
@@ -90,9 +91,18 @@ def study_page(files: StudyFiles, tables: Sequence[CellTable], evidence: Sequenc
         data={
             "study": manifest["protocol"]["name"],
             "tables": [asdict(table) for table in tables],
-            "evidence": [asdict(found) for found in evidence],
+            "evidence": [_finite(asdict(found)) for found in evidence],
         },
     )
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data with None for infinite numbers, the ends of intervals that have none."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _groups(table: CellTable) -> list[Group]:

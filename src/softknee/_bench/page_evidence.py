@@ -93,7 +93,7 @@ def _resampled(found: Estimate | None, metric: Metric) -> Cell:
     if found is None:
         return Cell(ABSENT, "quiet")
     if not isfinite(found.low) or not isfinite(found.high):
-        return Cell("any", "quiet", hint="so few seeds give no ends")
+        return Cell("no ends", "quiet", hint="so few seeds set no limits")
     return Cell(f"{metric.change(found.low)} to {metric.change(found.high)}", "quiet")
 
 
