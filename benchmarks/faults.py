@@ -4,11 +4,12 @@ Each study is compared with an undisturbed one of the same runs, in a fresh fold
 same numbers bit by bit, and no run may be trained to its end twice, which is seen by a watcher of the results' files.
 
 `kills`: the local executor, while a random one of its workers gets SIGKILL at random moments.
+`packed`: the same with four runs side by side in each worker, until one of them dies.
 `node`: a Ray cluster of two nodes on this machine, one of which goes away without a word in the middle.
 `disk`: a file system of 64 MB that fills up while runs go on, and is then read only (needs leave to mount one).
 
-Usage: python benchmarks/faults.py [kills] [node] [disk] [--runs 100] [--kills 20] [--every 2.0] [--epochs 30]
-       [--jobs 2]
+Usage: python benchmarks/faults.py [kills] [packed] [node] [disk] [--runs 100] [--kills 20] [--every 2.0]
+       [--epochs 30] [--jobs 2]
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +99,7 @@ def is_worker(pid: str) -> bool:
         return False
 
 
-def with_kills(folder: Path, whole: Path, options: argparse.Namespace) -> bool:
+def with_kills(folder: Path, whole: Path, options: argparse.Namespace, pack: int = 1) -> bool:
     """Kill random workers at random moments until the study is finished."""
     generator, over, killed = random.Random(0), threading.Event(), []
 
@@ -111,11 +113,13 @@ def with_kills(folder: Path, whole: Path, options: argparse.Namespace) -> bool:
     hunter = threading.Thread(target=hunt, daemon=True)
     with watched(folder) as files:
         hunter.start()
-        study(folder, options)
-        over.set()
-        hunter.join()
-    print(f"kills: {len(killed)} workers killed")
-    return verdict("kills", folder, whole, files) and len(killed) >= options.kills
+        try:
+            study(folder, options, pack=pack)
+        finally:
+            over.set()
+            hunter.join()
+    print(f"{folder.name}: {len(killed)} workers killed")
+    return verdict(folder.name, folder, whole, files) and len(killed) >= options.kills
 
 
 def with_lost_node(folder: Path, whole: Path, options: argparse.Namespace) -> bool:
@@ -199,7 +203,12 @@ def mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-FAULTS = {"kills": with_kills, "node": with_lost_node, "disk": with_full_disk}
+FAULTS = {
+    "kills": with_kills,
+    "packed": partial(with_kills, pack=4),
+    "node": with_lost_node,
+    "disk": with_full_disk,
+}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Eight runs trained side by side in one process, against one after the other.
 
 Both take the same steps, with the same fused optimizer, from the same weights, and must end with the same bits. Epochs
-alternate; one thread; the ratio is that of the medians, for one step of one model.
+alternate; one thread; the ratio is that of the medians of processor time, for one step of one model.
 
 Usage: python benchmarks/packed.py [--rounds 9] [protocol ...]
 """
@@ -64,10 +64,10 @@ def main() -> None:
             for turn in range(given.rounds + 1):
                 results = []
                 for way, models in ways.items():
-                    started = time.perf_counter()
+                    started = time.process_time()
                     results.append(way(models, recipe.batch_size, recipe.steps))
                     if turn:
-                        times[way].append((time.perf_counter() - started) / results[0][0].steps / len(pack))
+                        times[way].append((time.process_time() - started) / results[0][0].steps / len(pack))
                 assert results[0] == results[1]
             packed, alone = (1e6 * statistics.median(found) for found in times.values())
             print(

@@ -13,7 +13,7 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from softknee._bench.colour import CONSTANTS
 from softknee._bench.images import PADDING, Images
+from softknee._bench.model import build_model
 from softknee._bench.protocols import get_protocol
 from softknee._bench.resnet import build_resnet20
 from softknee._bench.streams import Stream, stream_generator
 from softknee._bench.train import make_optimizer, train_epoch
+from softknee._catalogue import parse_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,9 +94,6 @@ def usual(images: np.ndarray, labels: np.ndarray) -> Loop:
 
 def ours(images: np.ndarray, labels: np.ndarray) -> Loop:
     """The loop of the bench."""
-    from softknee._bench.model import build_model
-    from softknee._catalogue import parse_choice
-
     protocol = get_protocol("mls-resnet20-cifar10")
     examples = Images(
         fingerprint="",
@@ -107,7 +106,7 @@ def ours(images: np.ndarray, labels: np.ndarray) -> Loop:
     ).under(protocol.recipe)
     model = build_model(protocol.recipe, parse_choice("relu"), seed=0)
     optimizer = make_optimizer(model.parameters(), protocol.recipe, 0.1)
-    orders = iter(range(1 << 30))
+    orders = count()
 
     def batches() -> Iterator[Any]:
         return examples.batches(stream_generator(0, Stream.ORDER, next(orders)), BATCH, 0)

@@ -120,6 +120,7 @@ def test_who_was_taken_for_dead_learns_it_also_when_the_run_has_ended_since(tmp_
     assert not monkey.is_superseded()
     monkey.end()
     assert first.is_superseded()
+    first.__exit__(None, None, None)
     assert not list(tmp_path.iterdir())
 
 

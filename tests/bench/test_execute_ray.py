@@ -9,7 +9,7 @@ from test_work import make, trained  # noqa: F401 (a fixture)
 
 from softknee._bench import execute_ray as module
 from softknee._bench.execute_ray import run_with_ray
-from softknee._bench.runs import read_result
+from softknee._bench.runs import read_result, write_result
 from softknee._errors import SoftkneeError
 
 
@@ -42,8 +42,8 @@ class Cluster:
         return lambda work: SimpleNamespace(options=lambda *, num_cpus: SimpleNamespace(remote=self._start(work)))
 
     def _start(self, work):
-        def start(text):
-            self.started.append((work, text))
+        def start(*arguments):
+            self.started.append((work, arguments))
             return len(self.started) - 1
 
         return start
@@ -55,10 +55,10 @@ class Cluster:
     def get(self, number):
         if self.crash(number):
             raise RayError("its node went away")
-        work, text = self.started[number]
+        work, arguments = self.started[number]
         try:
-            return work(text)
-        except SoftkneeError as error:
+            return work(*arguments)
+        except Exception as error:
             raise RayTaskError(error) from error
 
     def cancel(self, number, *, force):
@@ -88,11 +88,35 @@ def test_runs_of_tasks_that_die_go_on_in_others_and_all_end_once(tmp_path, train
 
 
 def test_what_stops_one_task_stops_all_with_its_own_words(tmp_path, trained, cluster, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("softknee._bench.work.kernel_level", lambda: "AVX512")
+    monkeypatch.setattr("softknee._bench.work.kernels_on", lambda device: "AVX512")
     made = cluster(lambda number: False)
     with pytest.raises(SoftkneeError, match="planned with kernels for none, and this machine has AVX512"):
         run_with_ray([make(tmp_path, seed) for seed in range(3)], lambda event: None, slots=2)
     assert made.cancelled == [1]
+
+
+def test_a_task_that_fails_by_itself_is_named(tmp_path, trained, cluster, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("softknee._bench.work.kernels_on", lambda device: 1 / 0)
+    cluster(lambda number: False)
+    with pytest.raises(SoftkneeError, match=r"a task failed: ZeroDivisionError\('division by zero'\)"):
+        run_with_ray([make(tmp_path)], lambda event: None, slots=1)
+
+
+def test_packs_are_split_where_a_task_died(tmp_path, cluster, monkeypatch):
+    made, shared = cluster(lambda number: number == 0), []
+
+    def execute_together(jobs, progress):
+        shared.append(len(jobs))
+        for job in jobs:
+            write_result(job.folder, job.spec, "done")
+        return ["done"] * len(jobs)
+
+    monkeypatch.setattr("softknee._bench.work.execute_together", execute_together)
+    monkeypatch.setattr("softknee._bench.work.kernels_on", lambda device: "none")
+    jobs = [make(tmp_path, seed) for seed in range(8)]
+    run_with_ray(jobs, lambda event: None, slots=2, pack=4)
+    assert [len(texts) for _, (texts, *_) in made.started] == [4, 4, 1, 1, 1, 1]
+    assert sorted(shared) == [1, 1, 1, 1, 4]
 
 
 def test_tasks_that_never_begin_end_the_study(tmp_path, trained, cluster):  # noqa: F811

@@ -50,9 +50,10 @@ def test_what_is_not_installed_is_named_before_any_work(tmp_path, monkeypatch, n
 
 def test_a_machine_without_slurm_is_named(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    job = planned(tmp_path)  # first: which kernels there are is asked once a process, and there are none without PATH
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SoftkneeError, match="this is no machine of a Slurm cluster: .*srun"):
-        run_with_slurm([planned(tmp_path)], lambda event: None, slots=1)
+        run_with_slurm([job], lambda event: None, slots=1)
 
 
 def test_of_runs_elsewhere_epochs_and_ends_are_told_once(tmp_path):
@@ -138,8 +139,9 @@ def test_a_second_command_is_refused_and_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_numbers(tmp_path):
+def test_ray_gives_the_same_numbers(tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # it takes 6 s, and 45 s on a busy machine
     same_as_here(tmp_path, lambda jobs, listen: run_with_ray(jobs, listen, slots=2))
 
 

@@ -13,8 +13,8 @@ from softknee._bench import pack
 from softknee._bench import work as module
 from softknee._bench.attempts import ATTEMPTS, Attempt, Watch, _write, fruitless, machine, read_attempts
 from softknee._bench.open_runs import OPEN, read_open, settle, write_open
-from softknee._bench.runs import CHECKPOINT, SHARE, Job, read_result, write_failure, write_result
-from softknee._bench.work import attempt, work_at, work_off, work_through
+from softknee._bench.runs import CHECKPOINT, Job, read_result, write_failure, write_result
+from softknee._bench.work import attempt, work_off, work_through
 from softknee._errors import SoftkneeError, UsageError
 
 GONE = 2**22 + 1  # more than a process id can be
@@ -166,6 +166,19 @@ def test_a_worker_finds_the_studies_of_a_suite(tmp_path, trained):
     assert json.loads((studies[0] / "runs" / OPEN).read_text())["spec"]["seed"] == 0
 
 
+def test_a_worker_of_another_version_takes_no_run(tmp_path, trained):
+    job = make(tmp_path)
+    older = job.model_copy(update={"spec": job.spec.model_copy(update={"revision": 3})})
+    write_open(tmp_path, [older])
+    with pytest.raises(UsageError, match="is planned with revision 3 of its numbers, and this version .* has 4; let"):
+        work_off(tmp_path, ignore)
+    path = tmp_path / "runs" / OPEN
+    path.write_text(job.model_dump_json().replace('"seed"', '"sead"'))
+    with pytest.raises(UsageError, match=f"{path} is of another version of softknee; let processes of one version"):
+        work_off(tmp_path, ignore)
+    assert not trained
+
+
 def test_a_worker_without_a_study_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     monkeypatch.setattr(module, "PAUSE", 0.01)
@@ -177,8 +190,6 @@ def test_machines_with_other_kernels_take_no_run(tmp_path, trained, monkeypatch)
     monkeypatch.setattr(module, "kernels_on", lambda device: "AVX512")
     job = make(tmp_path)
     message = f"the run {job.spec.key} is planned with kernels for none, and this machine has AVX512; let machines"
-    with pytest.raises(UsageError, match=message):
-        work_at(SHARE.dump_json((job,)).decode())
     with pytest.raises(UsageError, match=message):
         work_through([job.model_dump_json()], ignore)
     assert not (tmp_path / "runs").exists()

@@ -135,15 +135,18 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._over.is_set():
-            self._over.set()
-            fault = kind is not None and issubclass(kind, Exception) and not issubclass(kind, OSError)
-            self._attempt = replace(self._attempt, given_up=not fault, words=repr(error) if fault else "")
-            try:
-                _write(self._folder, self._attempt)
-            except OSError:  # where nothing can be written any more, it can often be removed
-                with suppress(OSError):
-                    self._path.unlink(missing_ok=True)
+        if self._over.is_set():
+            return
+        self._over.set()
+        if self.is_superseded():  # and perhaps its folder was cleared
+            return
+        fault = kind is not None and issubclass(kind, Exception) and not issubclass(kind, OSError)
+        self._attempt = replace(self._attempt, given_up=not fault, words=repr(error) if fault else "")
+        try:
+            _write(self._folder, self._attempt)
+        except OSError:  # where nothing can be written any more, it can often be removed
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def note(self, epoch: int) -> None:
         """Write down that an epoch is finished."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softknee._bench.execute_watched import Watched
 from softknee._bench.pack import shares
-from softknee._bench.runs import SHARE
-from softknee._bench.work import work_at
+from softknee._bench.work import say, work_through
 from softknee._errors import SoftkneeError
 from softknee._extras import require
 
@@ -107,7 +106,7 @@ class _Tasks:
         self._watched = Watched(jobs, listen)
         self._pending: dict[Any, tuple[Job, ...]] = {}
         self._deaths = 0
-        self._task = ray.remote(max_retries=0)(work_at)
+        self._task = ray.remote(max_retries=0)(work_through)
 
     def finish(self) -> None:
         """Start tasks and wait until every run has ended; however this is left, no task goes on."""
@@ -131,7 +130,8 @@ class _Tasks:
         while self._waiting and len(self._pending) < self._most():
             share = self._waiting.pop()
             task = self._task.options(num_cpus=share[0].spec.threads)
-            self._pending[task.remote(SHARE.dump_json(share).decode())] = share
+            texts = [job.model_dump_json() for job in share]
+            self._pending[task.remote(texts, say, len(share))] = share
 
     def _collect(self, reference: Any) -> None:
         """Take a task's end; the loss of its process means another task for each of its runs.
@@ -145,7 +145,7 @@ class _Tasks:
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, SoftkneeError):
                 raise SoftkneeError(str(error.cause)) from None
-            raise
+            raise SoftkneeError(f"a task failed: {error.cause!r}") from error
         except self._ray.exceptions.RayError as error:
             self._deaths += 1
             if self._deaths == DEATHS:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from softknee._bench.attempts import clear
 from softknee._bench.runs import CHECKPOINT, Job, ended_status, finished_status
 from softknee._bench.study_files import RESULT, RUNS
+from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 
 if TYPE_CHECKING:
@@ -64,6 +67,9 @@ def read_open(folder: Path) -> list[Job] | None:
 
     Returns:
         The runs, or None where no study is under way.
+
+    Raises:
+        UsageError: Another version of softknee wrote them.
     """
     files = sorted([*folder.glob(f"{RUNS}/{OPEN}"), *folder.glob(f"*/{RUNS}/{OPEN}")])
     found = [_read(path) for path in files]
@@ -72,7 +78,11 @@ def read_open(folder: Path) -> list[Job] | None:
 
 def _read(path: Path) -> list[Job] | None:
     try:
-        jobs = map(Job.model_validate_json, path.read_text().splitlines())
+        jobs = [Job.model_validate_json(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:  # the study came to its end just now
         return None
+    except ValidationError:
+        raise UsageError(
+            f"{path} is of another version of softknee; let processes of one version work on a study"
+        ) from None
     return [job.model_copy(update={"folder": path.resolve().parent / job.spec.key}) for job in jobs]

@@ -11,7 +11,7 @@ from softknee._bench.attempts import fruitless, read_attempts
 from softknee._bench.course import STORAGE, Course, execute, surroundings
 from softknee._bench.examples import Examples
 from softknee._bench.packed import Member, shape_of, train_epoch_packed
-from softknee._bench.runs import finished_status
+from softknee._bench.submission import is_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -27,7 +27,8 @@ _OWN = {"activation", "definition", "seed", "initialization", "learning_rate"}
 def shares(jobs: Sequence[Job], *, pack: int, slots: int) -> list[tuple[Job, ...]]:
     """Divide jobs into shares, each of which a process does at a time.
 
-    A run whose process died is alone in its share: it may be what its process died of.
+    A run whose process died is alone in its share: it may be what its process died of. So is a submission, which
+    only a process under limits may load.
 
     Args:
         jobs: In the order they are started.
@@ -35,7 +36,8 @@ def shares(jobs: Sequence[Job], *, pack: int, slots: int) -> list[tuple[Job, ...
         slots: Processes there are for all.
 
     Returns:
-        The shares; those of one run are in the order of the jobs.
+        The shares, in the order of the first job of each kind; what is trained side by side is sorted by activation,
+        since neighbours that are alike are evaluated in one call.
     """
     most = min(pack, math.ceil(len(jobs) / slots))
     if most <= 1:
@@ -54,7 +56,7 @@ def _alike(job: Job) -> Hashable:
     """Return what the jobs of a share have in common; the job itself where it is to be alone."""
     spec = job.spec
     usual = spec.recipe.model == "mlp" and (spec.device, spec.precision, spec.compiled) == ("cpu", "float32", False)
-    if not usual or fruitless(read_attempts(job.folder)):
+    if not usual or is_submission(spec.activation) or fruitless(read_attempts(job.folder)):
         return job
     return job.source, spec.model_copy(update=dict.fromkeys(_OWN))
 
@@ -63,7 +65,7 @@ def execute_together(jobs: Sequence[Job], progress: Progress) -> list[Status]:
     """Run jobs side by side as far as possible, and then each by itself; otherwise as `execute`.
 
     Args:
-        jobs: A share.
+        jobs: From one share, none of them finished.
         progress: Called after each epoch of each.
 
     Returns:
@@ -72,10 +74,9 @@ def execute_together(jobs: Sequence[Job], progress: Progress) -> list[Status]:
     Raises:
         OSError: The disk is full or cannot be written.
     """
-    unfinished = [job for job in jobs if finished_status(job) is None]
-    if len(unfinished) > 1:
+    if len(jobs) > 1:
         try:
-            _side_by_side(unfinished, progress)
+            _side_by_side(jobs, progress)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in STORAGE:
                 raise
@@ -88,7 +89,6 @@ def _side_by_side(jobs: Sequence[Job], progress: Progress) -> None:
     with surroundings(jobs[0].spec):
         groups: dict[Hashable, list[tuple[Job, Course]]] = {}
         for job in jobs:
-            job.folder.mkdir(parents=True, exist_ok=True)
             course = Course(job)
             shape = shape_of(course.model)
             if shape is not None and type(course.data).objective is Examples.objective:

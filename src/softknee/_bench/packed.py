@@ -22,7 +22,7 @@ from softknee._bench.train import Trained
 from softknee.nn.elementwise import Elementwise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from softknee._bench.examples import Examples
 
@@ -179,11 +179,8 @@ class _Activations:
     """An activation of each model; neighbours that are alike act in one call where that decides no bit."""
 
     def __init__(self, sites: Sequence[Elementwise]) -> None:
-        alike = [repr(site) if _is_shareable(site) else id(site) for site in sites]
         self._sites = sites
-        self._runs = [
-            [site for site, _ in run] for _, run in groupby(zip(sites, alike, strict=True), lambda pair: pair[1])
-        ]
+        self._runs = [list(run) for _, run in groupby(sites, _function)]
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(self._runs) == len(self._sites):
@@ -198,15 +195,20 @@ class _Activations:
         """Do nothing, likewise."""
 
 
-def _is_shareable(site: Elementwise) -> bool:
-    return not (site.spec.channelwise or [*site.parameters(), *site.buffers()])
+def _function(site: Elementwise) -> Hashable:
+    """Return what is equal for activations that are the same function and stay so."""
+    if site.spec.channelwise or [*site.parameters(), *site.buffers()]:
+        return id(site)
+    return repr(site), *site.named_values().values()  # the text has six digits of its numbers
 
 
 def _acted(sites: Sequence[Elementwise], x: Tensor) -> Tensor:
     """Apply activations that are alike."""
     first, size = sites[0], x[0].numel()
-    # Elements that fill no vector are computed otherwise than those that do, and engines are chosen by size.
-    if len(sites) > 1 and size % VECTORS == 0 and first.engine_for(x[0]) == first.engine_for(x):
+    # Elements that fill no vector are computed otherwise than those that do, threads part them anywhere, and engines
+    # are chosen by size.
+    whole = size % VECTORS == 0 and torch.get_num_threads() == 1
+    if len(sites) > 1 and whole and first.engine_for(x[0]) == first.engine_for(x):
         return cast("Tensor", first(x))
     return _one_by_one(sites, x)
 

@@ -13,7 +13,7 @@ from softknee._bench.attempts import ATTEMPTS, Watch, fruitless, take
 from softknee._bench.device import kernels_on
 from softknee._bench.open_runs import read_open
 from softknee._bench.pack import execute_together, shares
-from softknee._bench.runs import CHECKPOINT, FINISHED, SHARE, Job, ended_status, write_failure
+from softknee._bench.runs import CHECKPOINT, FINISHED, Job, RunSpec, ended_status, write_failure
 from softknee._bench.study_files import MANIFEST
 from softknee._bench.suite_files import is_suite
 from softknee._errors import SoftkneeError, UsageError
@@ -82,7 +82,7 @@ def work_through(texts: Sequence[str], listen: Callable[[Job, Status], None], pa
         pack: Runs that may be trained side by side.
 
     Raises:
-        UsageError: A run is planned for another kind of machine.
+        UsageError: A run is planned for another kind of machine, or by another version of softknee.
         SoftkneeError: Nothing can be written.
     """
     watch = Watch()
@@ -99,7 +99,8 @@ def work_off(folder: Path, listen: Callable[[Job, Status], None]) -> None:
         listen: Called with each run that this process ended.
 
     Raises:
-        UsageError: No study was begun there in a while, or a run is planned for another kind of machine.
+        UsageError: No study was begun there in a while, or a run is planned for another kind of machine, or by another
+            version of softknee.
         SoftkneeError: Nothing can be written.
     """
     watch, seen, idle_since = Watch(), False, time.monotonic()
@@ -108,29 +109,13 @@ def work_off(folder: Path, listen: Callable[[Job, Status], None]) -> None:
         if jobs is None and seen and not is_suite(folder):  # a suite's next study may be about to begin
             return
         seen = jobs is not None
-        there_is_work = any(ended_status(job) is None for job in jobs or ())
-        _pass(jobs or (), watch, listen)
-        if there_is_work:
+        waiting = [job for job in jobs or () if ended_status(job) is None]
+        _pass(waiting, watch, listen)
+        if waiting:
             idle_since = time.monotonic()
         time.sleep(PAUSE)
     if not (folder / MANIFEST).exists() and not is_suite(folder):
         raise UsageError(f"no study was begun in {folder} in {PATIENCE:.0f} seconds; `softknee bench` begins one")
-
-
-def work_at(text: str) -> None:
-    """Do the runs of a share, or wait until other processes have done them.
-
-    Args:
-        text: The share as JSON.
-
-    Raises:
-        UsageError: A run is planned for another kind of machine.
-        SoftkneeError: Nothing can be written.
-    """
-    jobs, watch = SHARE.validate_json(text), Watch()
-    check_machine(jobs[0])
-    while None in attempt(jobs, watch, _ignore):
-        time.sleep(PAUSE)
 
 
 def say(job: Job, status: Status) -> None:
@@ -139,29 +124,13 @@ def say(job: Job, status: Status) -> None:
     sys.stdout.flush()
 
 
-def check_machine(job: Job) -> None:
-    """Check that this machine has the device and the kernels a run is planned with, which decide its last digits.
-
-    Raises:
-        UsageError: It has not.
-    """
-    device, planned = job.spec.device, job.spec.kernels
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"the run {job.spec.key} is planned for CUDA, and this machine has no CUDA device")
-    if planned != (found := kernels_on(device)):
-        raise UsageError(
-            f"the run {job.spec.key} is planned with kernels for {planned}, and this machine has {found}; let machines "
-            "of one kind work on a study"
-        )
-
-
 def _pass(jobs: Sequence[Job], watch: Watch, listen: Callable[[Job, Status], None], pack: int = 1) -> list[Job]:
     """Do each job that is free; return those that other processes hold."""
     held = []
     for share in shares([job for job in jobs if ended_status(job) is None], pack=pack, slots=1):
         waiting = [job for job in share if ended_status(job) is None]
         if waiting:
-            check_machine(waiting[0])
+            _check_machine(waiting[0])
             statuses = attempt(waiting, watch, _ignore)
             for job, status in zip(waiting, statuses, strict=True):
                 if status is None:
@@ -169,6 +138,27 @@ def _pass(jobs: Sequence[Job], watch: Watch, listen: Callable[[Job, Status], Non
                 else:
                     listen(job, status)
     return held
+
+
+def _check_machine(job: Job) -> None:
+    """Check that this process has the code, the device and the kernels a run is planned with: they decide its numbers.
+
+    Raises:
+        UsageError: It has not.
+    """
+    spec, revision = job.spec, RunSpec.model_fields["revision"].default
+    if spec.revision != revision:
+        raise UsageError(
+            f"the run {spec.key} is planned with revision {spec.revision} of its numbers, and this version of softknee "
+            f"has {revision}; let processes of one version work on a study"
+        )
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"the run {spec.key} is planned for CUDA, and this machine has no CUDA device")
+    if spec.kernels != (found := kernels_on(spec.device)):
+        raise UsageError(
+            f"the run {spec.key} is planned with kernels for {spec.kernels}, and this machine has {found}; let "
+            "machines of one kind work on a study"
+        )
 
 
 def _earlier(job: Job) -> Status | None:
