@@ -72,8 +72,14 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="results/PROTOCOL by default")] = None,
     executor: Annotated[str, typer.Option(help="who does the runs: local, here, ray or slurm")] = "local",
-    jobs: Annotated[int | None, typer.Option(help="processes at the same time; one a core by default")] = None,
-    pack: Annotated[int, typer.Option(help="runs that a process trains side by side, if they are perceptrons")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="processes at the same time; by default one a core, one on a GPU, what a Ray cluster takes; for slurm "
+            "it must be given"
+        ),
+    ] = None,
+    pack: Annotated[int, typer.Option(help="runs that a process trains side by side, if perceptrons are small")] = 1,
     reference: Annotated[str | None, typer.Option(help="ReLU where it takes part, else the first activation")] = None,
     margin: Annotated[
         float | None,

@@ -81,6 +81,7 @@ def _print_tables(study: Study) -> None:
 
 def _lines(event: Event) -> list[str]:
     """Return what is told of a run: how it went wrong; of a submission, what the public harness prints."""
+    from softknee._bench.own import FIRST_TUNING_SEED
     from softknee._bench.runs import read_result
     from softknee._bench.submission import is_submission
     from softknee._bench.submission_run import LOGGED, epoch_line, last_line
@@ -94,7 +95,7 @@ def _lines(event: Event) -> list[str]:
             return []
         return [f"{run} {epoch_line(event.epoch, event.score, metric, spec.split)}"]
     # A rate that diverges is an ordinary finding of the tuning.
-    ordinary = event.status == "diverged" and spec.split != "test"
+    ordinary = event.status == "diverged" and spec.seed >= FIRST_TUNING_SEED
     result = None if ordinary or (event.status == "done" and not submitted) else read_result(event.job.folder)
     if result is None:
         return []

@@ -72,7 +72,8 @@ def packed_epochs(monkeypatch):
     [("gmm-2d", 100, 1), ("gmm-2d", 77, 3), ("mnist1d", 100, 2), ("fashion-mlp", 500, 1)],
 )
 def test_numbers_are_those_of_each_alone(tmp_path, packed_epochs, protocol, batch_size, threads):
-    recipe = PROTOCOLS[protocol].recipe.model_copy(update={"batch_size": batch_size})
+    smaller = {"widths": (784, 32, 16, 10)} if protocol == "fashion-mlp" else {}
+    recipe = PROTOCOLS[protocol].recipe.model_copy(update={"batch_size": batch_size, **smaller})
     given = {"recipe": recipe, "threads": threads, "epochs": 2 if protocol == "gmm-2d" else 1}
     jobs = [
         make_job(tmp_path, text, protocol, seed=seed, learning_rate=rate, **given)
@@ -100,6 +101,11 @@ def test_the_whole_catalogue_has_the_numbers_of_each_alone(tmp_path, packed_epoc
     assert sum(packed_epochs) > 0.8 * len(jobs)
     for job, other in zip(jobs, alone(tmp_path, jobs), strict=True):
         assert numbers(job) == numbers(other), job.spec.activation
+
+
+def test_large_perceptrons_are_left_alone(tmp_path):
+    jobs = [make_job(tmp_path, protocol="fashion-mlp", seed=seed) for seed in range(2)]
+    assert shares(jobs, pack=8, slots=1) == [(job,) for job in jobs]
 
 
 def test_options_that_look_alike_are_two(tmp_path, packed_epochs):

@@ -268,6 +268,12 @@ def test_a_diverged_regression_is_recorded_and_gets_its_report(tmp_path):
     ("name", "options", "error", "message"),
     [
         ("regression-2d", {"data": "full"}, UsageError, "regression-2d makes its data itself; leave data out"),
+        (
+            "regression-1d",
+            {"split": "dev"},
+            UsageError,
+            "regression-1d has no part to hold out; leave split out, got 'dev'",
+        ),
         ("digits-cnn", {"data": "mini"}, UsageError, "digits ships with softknee; leave data out, got 'mini'"),
         ("text-char", {"data": "nowhere"}, DataError, "nowhere: no such folder; --data takes a folder with texts"),
         ("text-char", {"margin": 0}, UsageError, "margin must be a positive number of bits, got 0"),

@@ -17,6 +17,7 @@ from softknee._bench.page_costs import cost_table
 from softknee._bench.page_tables import cell_table, spread_table
 from softknee._bench.study import Study
 from softknee._bench.study_findings import warnings
+from softknee._bench.suite_files import SuiteFiles
 from softknee._bench.suite_page import overview_table, suite_warnings
 from softknee._report.table import ABSENT, markdown_table
 
@@ -125,7 +126,7 @@ def test_without_pairs_it_is_the_rank_sum_test_that_cannot(tmp_path):
 
 def test_what_holds_for_several_settings_is_said_once(tmp_path):
     studies = [made(tmp_path / name, endings=()) for name in "ab"] + [made(tmp_path / "c")]
-    said = suite_warnings(studies)
+    said = suite_warnings(SuiteFiles(tmp_path, {"studies": ["a", "b", "c"]}), studies)
     assert sum("p value below" in text for text in said) == 1
     assert any(text == "MLP on Fashion-MNIST: 1 run diverged: recorded, and left out of every mean." for text in said)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -14,6 +15,7 @@ from softknee._bench.study_files import MANIFEST
 from softknee._bench.suite import SUITES, Suite
 from softknee._bench.suite_files import SUITE, read_suite, write_suite
 from softknee._bench.suite_plan import suite_plans
+from softknee._bench.suite_study import SuiteStudy
 from softknee._cli import run as softknee
 from softknee._errors import OptionError, StudyMismatch, UsageError
 
@@ -76,6 +78,22 @@ def test_a_suite_from_the_request_to_the_report_and_the_hidden_protocol_at_the_e
     assert "| # | Activation |" in text
     assert all(PROTOCOLS[name].title in (tmp_path / "r.html").read_text() for name in SMALL.members(final=True))
     assert all((tmp_path / name / "report.html").is_file() for name in SMALL.members(final=True))
+
+
+def test_an_unfinished_suite_is_reported_as_such(tmp_path, small):
+    run(tmp_path, "relu", "tanh", split="dev")
+    shutil.rmtree(tmp_path / "gmm-2d")
+    part = SuiteStudy.load(tmp_path)
+    assert "The suite is unfinished: gmm-2d not begun." in part.summary()
+    part.to_html(tmp_path / "part.html")
+    part.to_markdown(tmp_path / "part.md")
+    page, text = ((tmp_path / name).read_text() for name in ("part.html", "part.md"))
+    assert "Dev scores in all settings" in page
+    assert "Published figures" not in page + text
+    assert "held out" in page
+    shutil.rmtree(tmp_path / "rnn-digits")
+    with pytest.raises(UsageError, match="no study of the suite in .* has begun"):
+        SuiteStudy.load(tmp_path)
 
 
 def test_the_command_line_renders_a_suite_again(tmp_path, small, capsys):

@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from softknee._report.table import Cell, Column, Table, listed, markdown_table, number, plural, probability, signed
+from softknee._report.table import (
+    Cell,
+    Column,
+    Table,
+    listed,
+    markdown_table,
+    number,
+    p_value,
+    plural,
+    probability,
+    signed,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -42,3 +53,8 @@ def test_markdown_is_a_table_whatever_stands_in_it():
 )
 def test_numbers_and_lists_read_well(text, expected):
     assert text == expected
+
+
+def test_a_p_value_in_a_sentence_is_never_zero():
+    assert p_value(0.0123) == "p = 0.012"
+    assert p_value(1e-5) == "p < 0.001"

@@ -100,11 +100,11 @@ def bench(
         executor: Who does the runs: `"local"`, child processes of this one; `"here"`, this process; `"ray"`, a Ray
             cluster; `"slurm"`, a Slurm cluster. It decides no number, and the same study may go on by another.
         jobs: Runs at the same time; by default one a core, as many as the Ray cluster takes, or one on a GPU.
-        pack: Runs that a process trains side by side, where their models are perceptrons (`"mlp"`): it takes less time,
-            and decides no number. What a step takes is then not recorded.
+        pack: Runs that a process trains side by side, where their models are small perceptrons: it takes less time, and
+            decides no number. What a step takes is then not recorded.
         reference: What the others are compared with; ReLU where it takes part, else the first.
-        margin: Differences within it count as equivalent; half a percentage point of accuracy or 0.01 of R² by
-            default.
+        margin: Differences within it count as equivalent; half a percentage point of accuracy, 0.01 of R² or 0.02 bits
+            by default.
         save_epochs: Epochs after which the weights are kept, as `epoch-NNN.pt` in the run's folder.
         split: What is evaluated on: `"test"`, or `"dev"`, a part held out of the training data, for iterating.
         final: Evaluate under the hidden protocols of a suite, too.
@@ -155,7 +155,9 @@ def bench(
         _conduct(list(plans.values()), execute, progress)
         return SuiteStudy.load(folder)
     if final:
-        raise UsageError(f"final is for suites with hidden protocols, which {protocol} is not")
+        raise UsageError(
+            f"final is for suites with hidden protocols, which {getattr(protocol, 'name', protocol)} is not"
+        )
     plan = asked(protocol, data=data, out=out, options=options)
     _conduct([plan], execute, progress)
     return Study.load(plan.folder)

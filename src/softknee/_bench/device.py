@@ -55,6 +55,8 @@ def check_means(device: str, precision: str, *, compiled: bool, task: str) -> No
         )
     if compiled and device == "cpu" and compiler() is None:
         raise UsageError("compiled steps need a compiler, and there is none here; install one, or leave compiled out")
+    if compiled and device == "cuda" and kernels_on("cuda") == "none":
+        raise UsageError("compiled steps need Triton on CUDA, and it does not work here; leave compiled out")
 
 
 def check_executor(device: str, executor: str) -> None:

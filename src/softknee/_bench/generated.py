@@ -94,7 +94,7 @@ class Regression(Task):
             DataError: A held-out part is asked for: a grid over everything has none.
         """
         if split != "test":
-            raise DataError(f"{self.name} has no part to hold out, so that rates cannot be tuned on it")
+            raise DataError(f"{self.name} has no part to hold out")
         grid = torch.from_numpy(Domain(self.domain.axes, self.domain.low, self.domain.high, self.grid).grid())
         return Points(
             fingerprint=self.facts(source).fingerprint,

@@ -81,7 +81,7 @@ def _rows(board: Board, out: Path) -> Iterator[dict[str, Any]]:
         "margin": board.files.margin,
         "paired": board.files.paired,
     }
-    evidence = {row.activation: _evidence(row) for row in cell_evidence(board.files, board.table).rows}
+    evidence = {row.activation: _evidence(row) for row in cell_evidence(board.files, board.table, resampled=False).rows}
     for row in board.table.rows:
         runs = board.files.of(cell.name, row.activation)
         yield {

@@ -48,7 +48,7 @@ def write_study(plan: Plan, *, rates: Rates, tuning: Sequence[dict[str, Any]]) -
         "tuning": list(tuning),
         "curves": {c.label: _curve(plan, c) for c in plan.choices if _has_curve(c)},
         "picture": plan.task.picture(),
-        "environment": environment(),
+        "environment": environment(plan.device),
     }
     plan.folder.mkdir(parents=True, exist_ok=True)
     for submission in plan.submissions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from operator import mul
 from typing import TYPE_CHECKING
 
 from softknee._bench.attempts import fruitless, read_attempts
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     Progress = Callable[[Job, int, float], None]  # a run, the epoch it just finished, the score after it
 
+# Weights of the largest perceptron that is packed: the products of larger ones are most of a step, and a stack of them
+# takes as long as one after the other, or longer, since it leaves the caches.
+LARGEST = 30_000
 # Fields of a run in which those of a pack may differ.
 _OWN = {"activation", "definition", "seed", "initialization", "learning_rate"}
 
@@ -55,8 +59,9 @@ def shares(jobs: Sequence[Job], *, pack: int, slots: int) -> list[tuple[Job, ...
 def _alike(job: Job) -> Hashable:
     """Return what the jobs of a share have in common; the job itself where it is to be alone."""
     spec = job.spec
-    usual = spec.recipe.model == "mlp" and (spec.device, spec.precision, spec.compiled) == ("cpu", "float32", False)
-    if not usual or is_submission(spec.activation) or fruitless(read_attempts(job.folder)):
+    usual = (spec.recipe.model, spec.device, spec.precision, spec.compiled) == ("mlp", "cpu", "float32", False)
+    weights = sum(map(mul, spec.recipe.widths, spec.recipe.widths[1:]))
+    if not usual or weights > LARGEST or is_submission(spec.activation) or fruitless(read_attempts(job.folder)):
         return job
     return job.source, spec.model_copy(update=dict.fromkeys(_OWN))
 

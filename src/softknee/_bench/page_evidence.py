@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from softknee._statistics.power import SeedsNeeded
 
 RESAMPLED = (
-    "from resampling seeds and examples together (bootstrap-t): a second opinion, which takes nothing to be normal and "
-    "covers less than it says at few seeds"
+    "95 % interval of the difference to {reference}, from resampling seeds{examples} (bootstrap-t): a second opinion, "
+    "which takes nothing to be normal and covers less than it says at few seeds"
 )
 # Activations that a note names.
 NAMED = 5
@@ -46,6 +46,7 @@ def evidence_table(files: StudyFiles, evidence: CellEvidence) -> Table:
     """Return one row an activation."""
     margin, most = files.metric.amount(files.margin, exact=True), f", of the first {SPREAD_SEEDS} seeds"
     many = any(len(files.of(evidence.cell, row.activation)) > SPREAD_SEEDS for row in evidence.rows)
+    examples = " and examples together" * files.metric.sampled
     columns = [
         MATRIX_CORNER,
         Column(
@@ -55,7 +56,7 @@ def evidence_table(files: StudyFiles, evidence: CellEvidence) -> Table:
         ),
         Column("95 % interval", hint="of this probability, over new seeds"),
         *(
-            [Column("Difference, resampled", hint=f"95 % interval of the difference to {files.reference}, {RESAMPLED}")]
+            [Column("Difference, resampled", hint=RESAMPLED.format(reference=files.reference, examples=examples))]
             if any(row.resampled for row in evidence.rows)
             else []
         ),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from softknee._bench.study_files import StudyFiles
 
 DATA = "{name}: {train:,} training and {test:,} test examples; SHA-256 of pixels and labels {fingerprint}."
+HELD_OUT = """ A part of the training examples is held out: models are trained on the others and evaluated on it."""
 RUNS = """
 Each activation is trained for {epochs} with the seeds {seeds}. Runs with the same seed share the random streams of
 weights, activation parameters and data order{pairs}.
@@ -26,9 +27,10 @@ By the {part} {title} after the last epoch. The {title} of the best epoch stands
 {evaluated_on} and is therefore optimistic.
 """
 TUNED = """
-Tuned rates are chosen for each activation and initialization on a sixth of the training set, held out, by runs of
+Tuned rates are chosen for each activation and initialization on a part of the training set, held out, by runs of
 {epochs} with {seeds}, never an evaluated one; every activation gets {trials}.
 """
+TUNED_ON = " It is the part that runs are evaluated on here, which favours tuned rates."
 MATCHED = """
 The matched initialization scales weights by the forward gain of the activation. There is no valid match where the
 gradient would then grow or shrink by more than a factor of two a layer; spreads are given with and without those, and
@@ -53,12 +55,14 @@ the activations of a condition). Equivalent: two one-sided tests show that the d
 {margin} (p < 0.05, adjusted likewise). Otherwise undecided: a missing significance shows nothing. No verdict is given
 under three {units}.
 """
+TOGETHER = ", the same ones for all activations,"
 EVIDENCE = """
 Probability of improvement (Agarwal et al. 2021): the share of pairs of one run of each activation in which it scores
-higher than {reference}; its interval resamples runs. Seeds needed: the exact power of the test above, from the measured
-spread over seeds; the error that comes from test examples stays however many seeds there are. The ranking is drawn
-anew by resampling seeds{together} (bootstrap), which makes one of a few seeds seem more stable than it is. In both, a
-run that diverged loses against every other.
+higher than {reference}; its interval resamples runs. Seeds needed: from the power of the same test at the level 0.05,
+not adjusted, with the measured spread over seeds; the error that comes from test examples stays however many seeds
+there are. The ranking is drawn anew by resampling seeds{together} (bootstrap), which makes one of a few seeds seem more
+stable than it is. In both, a run that diverged loses against every other. The resampled difference has a bootstrap-t
+interval (Owen 2007; Efron and Tibshirani 1993); it is shown up to ten seeds.
 """
 
 
@@ -75,14 +79,14 @@ def method_section(files: StudyFiles) -> Section:
     protocol, seeds = manifest["protocol"], ", ".join(map(str, manifest["seeds"]))
     entries = [
         ("Protocol", f"{protocol['name']}. {protocol['description']}"),
-        ("Data", _data(manifest["data"])),
+        ("Data", f"{_data(manifest['data'])}{HELD_OUT * (files.part == 'dev')}"),
         ("Runs", RUNS.format(epochs=plural(manifest["epochs"], "epoch"), seeds=seeds, pairs=_pairs(files))),
         ("Ranking", RANKING.format(part=files.part, title=metric.title, evaluated_on=files.evaluated_on)),
         *([("Matched gain", MATCHED)] if len(files.cells) > 1 else []),
-        *([("Tuned rate", _tuned(manifest))] if protocol["tuning"] else []),
+        *([("Tuned rate", f"{_tuned(manifest)}{TUNED_ON * (files.part == 'dev')}")] if protocol["tuning"] else []),
         ("Intervals", _intervals(files)),
         ("Verdicts", _verdicts(files)),
-        ("Other seeds", EVIDENCE.format(reference=files.reference, together=", all together" * files.paired)),
+        ("Other seeds", EVIDENCE.format(reference=files.reference, together=TOGETHER * files.paired)),
         ("Engines", _engines(files)),
         *_computed(manifest),
         ("Environment", ", ".join(f"{name} {value}" for name, value in manifest["environment"].items())),

@@ -14,6 +14,7 @@ import torch
 from softknee._bench.device import check_means, kernels_on
 from softknee._bench.manifest import check_same, held_study
 from softknee._bench.model import activation_sites, build_model, example_shape, match_gains
+from softknee._bench.own import FITS
 from softknee._bench.protocols import expand_groups, get_protocol, with_options
 from softknee._bench.runs import Job, RunSpec
 from softknee._bench.study_files import RUNS
@@ -168,6 +169,8 @@ def make_plan(
     if max(save_epochs, default=1) > length:
         raise UsageError(f"save_epochs must lie between 1 and {length}, got {', '.join(map(str, save_epochs))}")
     task = TASKS[frozen.recipe.task]
+    if split != "test" and not FITS[frozen.recipe.task].held:
+        raise UsageError(f"{task.name} has no part to hold out; leave split out, got 'dev'")
     check_means(device, precision, compiled=compiled, task=task.name)
     margin = task.metric.margin if margin is None else margin
     if not isinstance(margin, int | float) or not 0 < margin < math.inf:

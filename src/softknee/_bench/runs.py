@@ -38,7 +38,7 @@ class RunSpec(Frozen):
         definition: What that text stands for: formula, parameters and which are trained.
         seed: Of the weights, activation parameters, data order and noise, each a stream of its own.
         initialization: Of the weights.
-        learning_rate: Constant.
+        learning_rate: At the start; the recipe's schedule changes it.
         epochs: Length of the run.
         split: Evaluate on the test set, or on a part held out of the training set.
         data: SHA-256 of the data, or of what defines generated ones.

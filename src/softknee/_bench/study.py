@@ -135,7 +135,8 @@ class Study:
             summary = spread_table(self.files, self.table)
             parts += [f"## {summary.caption}", markdown_table(summary)]
         for table in self.table:
-            parts += [f"## {table.cell.title}".strip(), markdown_table(cell_table(self.files, table))]
+            ranked = cell_table(self.files, table)
+            parts += [f"## {ranked.caption}", markdown_table(ranked)]
         costs = cost_table(self.files, self.table[0])
         return [*parts, f"## {costs.caption}", markdown_table(costs)]
 

@@ -84,7 +84,10 @@ def reads_sentence(studies: Sequence[StudyFiles]) -> str:
     reads = sum(map(_test_reads, studies))
     if not reads:
         return "No test set was read."
-    return f"Test sets were read {plural(reads, 'time')}, after each epoch of every run; to choose, use --split dev."
+    return (
+        f"Test sets were read {plural(reads, 'time')}, after each epoch of every run that ended well or diverged; to "
+        "choose, use --split dev."
+    )
 
 
 def _test_reads(files: StudyFiles) -> int:

@@ -33,8 +33,13 @@ class SuiteFiles:
 
     @property
     def studies(self) -> list[Path]:
-        """The folders of its studies, in order."""
-        return [self.folder / name for name in self.manifest["studies"]]
+        """The folders of those of its studies that have begun, in order."""
+        return [self.folder / name for name in self.manifest["studies"] if name not in self.waiting]
+
+    @property
+    def waiting(self) -> list[str]:
+        """The names of the others."""
+        return [name for name in self.manifest["studies"] if not (self.folder / name / MANIFEST).is_file()]
 
 
 def is_suite(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from softknee._bench.study_findings import findings, reads_sentence, warnings
 from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._report.critical import Ranked, critical_diagram
 from softknee._report.page import Figure, Fold, Gallery, Note, Page, Section
-from softknee._report.table import ABSENT, Cell, Column, Table, listed, number, plural
+from softknee._report.table import ABSENT, Cell, Column, Table, listed, p_value, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,25 +38,26 @@ def suite_page(files: SuiteFiles, studies: Sequence[Study], together: Together) 
         Section("overview", "All settings", lead, [overview_table(studies), Note(_signs()), Note(reads)]),
         _ranks(studies, together),
         Section("settings", "Setting by setting", "", [_fold(study) for study in studies]),
-        _published(suite["name"]),
+        *([_published(suite["name"])] if all(study.files.part == "test" for study in studies) else []),
     ]
     return Page(
         kicker=f"{suite['name']} · {plural(len(studies), 'setting')} · {plural(len(labels), 'activation')}",
         title=suite["title"],
         finding=[*together.sentences, *map(_finding, studies)],
-        warnings=suite_warnings(studies),
+        warnings=suite_warnings(files, studies),
         sections=[section for section in sections if section.blocks],
         data={"suite": suite["name"], "studies": [study.name for study in studies]},
     )
 
 
-def suite_warnings(studies: Sequence[Study]) -> list[str]:
+def suite_warnings(files: SuiteFiles, studies: Sequence[Study]) -> list[str]:
     """Return what limits the findings of several studies; what holds for more than one is said once."""
+    unfinished = [f"The suite is unfinished: {listed(files.waiting)} not begun."] if files.waiting else []
     titles: dict[str, list[str]] = {}
     for study in studies:
         for text in warnings(study.files):
             titles.setdefault(text, []).append(study.title)
-    return [f"{listed(names)}: {text}" for text, names in titles.items()]
+    return [*unfinished, *(f"{listed(names)}: {text}" for text, names in titles.items())]
 
 
 def _finding(study: Study) -> str:
@@ -71,7 +72,7 @@ def overview_table(studies: Sequence[Study]) -> Table:
     ]
     labels = dict.fromkeys(row.activation for study in studies for row in study.table[0].rows)
     rows = [[Cell(label, "name"), *(_score(study, label) for study in studies)] for label in labels]
-    return Table("Test scores in all settings", columns, rows)
+    return Table(f"{studies[0].files.part.capitalize()} scores in all settings", columns, rows)
 
 
 def _score(study: Study, label: str) -> Cell:
@@ -98,8 +99,8 @@ def _ranks(studies: Sequence[Study], together: Together) -> Section:
         description=f"Average ranks of {len(together.activations)} activations over {len(studies)} settings.",
     )
     lead = (
-        "Bars join activations that are not told apart (Nemenyi's critical difference at the level 0.05, behind "
-        f"Friedman's test, p = {number(ranking.p, 3)}). Activations of which a run diverged rank last."
+        "Bars join activations that are not told apart (Nemenyi's critical difference at the level 0.05, after "
+        f"Friedman's test, {p_value(ranking.p)}). Activations of which a run diverged rank last."
     )
     return Section("ranks", "Average ranks", lead, [Gallery([Figure(diagram)], wide=True)])
 

@@ -14,6 +14,7 @@ from softknee._bench.suite_files import SuiteFiles, read_suite
 from softknee._bench.suite_page import overview_table, suite_page, suite_warnings
 from softknee._bench.suite_published import PUBLISHED, TITLE
 from softknee._bench.suite_together import Together, together
+from softknee._errors import UsageError
 from softknee._report.files import write_atomic
 from softknee._report.page import render_fragment, render_page
 from softknee._report.table import markdown_table
@@ -45,9 +46,12 @@ class SuiteStudy:
             The suite, with the studies it has so far.
 
         Raises:
-            UsageError: There is none, it was written by another version, or a file in it is damaged.
+            UsageError: There is none, none of its studies has begun, it was written by another version, or a file in it
+                is damaged.
         """
         files = read_suite(Path(path))
+        if not files.studies:
+            raise UsageError(f"no study of the suite in {str(files.folder)!r} has begun")
         return cls(files, tuple(Study.load(folder) for folder in files.studies))
 
     @property
@@ -63,7 +67,7 @@ class SuiteStudy:
     def summary(self) -> str:
         """Return the findings of all studies and what limits them, in one paragraph."""
         parts = [f"{study.title}: {' '.join(study.findings())}" for study in self.studies]
-        return " ".join([*self.together.sentences, *parts, *suite_warnings(self.studies)])
+        return " ".join([*self.together.sentences, *parts, *suite_warnings(self.files, self.studies)])
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one self-contained page, and those of the studies into their folders.
@@ -107,7 +111,7 @@ class SuiteStudy:
             f"#{part}" if part.startswith("#") else part for study in self.studies for part in study.markdown_parts()
         ]
         published = PUBLISHED.get(suite["name"])
-        if published is not None:
+        if published is not None and all(study.files.part == "test" for study in self.studies):
             parts += [f"## {TITLE}", published.lead, markdown_table(published.table())]
         write_atomic(path, "\n\n".join(parts) + "\n")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softknee._report.table import number
+from softknee._report.table import listed, number, p_value
 from softknee._statistics.correlation import FEWEST_ACTIVATIONS, RankCorrelation, rank_correlation
 from softknee._statistics.ranks import Ranking, friedman, settings_warning
 
@@ -83,10 +83,11 @@ def _sentences(
 ) -> list[str]:
     said = []
     if ranking is not None:
-        best = min(range(len(labels)), key=ranking.ranks.__getitem__)
+        least = min(ranking.ranks)
+        best = [label for label, rank in zip(labels, ranking.ranks, strict=True) if rank == least]
         said.append(
-            f"Over {len(studies)} settings {labels[best]} has the best average rank, {number(ranking.ranks[best], 2)} "
-            f"of {len(labels)} (Friedman's test, p = {number(ranking.p, 3)})."
+            f"Over {len(studies)} settings {listed(best)} {'has' if len(best) == 1 else 'have'} the best average rank, "
+            f"{number(least, 2)} of {len(labels)} (Friedman's test, {p_value(ranking.p)})."
         )
         warning = settings_warning(ranking)
         said += [warning] if warning else []

@@ -103,6 +103,12 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_value(value: float) -> str:
+    """Return a p value as it stands in a sentence."""
+    text = probability(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def choices(names: Iterable[str]) -> str:
     """Return the names that an option takes, the first of which is its default."""
     first, *others = names

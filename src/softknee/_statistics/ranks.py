@@ -58,7 +58,7 @@ def friedman(scores: NDArray[Any], *, generator: np.random.Generator, permutatio
 
     The p value comes from ranks permuted within settings, and so is exact for any number of settings and any ties. The
     distributions that are usual are not, in simulation, at few: at the level 0.05 and three activations in three
-    settings, that of Iman and Davenport rejects 22 % of what is all alike; chi-squared rejects nothing in two settings.
+    settings, that of Iman and Davenport rejects 22 % of what is all alike; chi-squared rejects next to nothing in two.
 
     Args:
         scores: `(settings, activations)`, mean scores, higher is better; `-inf` ranks last, for one that diverged.
