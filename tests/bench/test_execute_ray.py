@@ -9,6 +9,7 @@ from test_work import make, trained  # noqa: F401 (a fixture)
 
 from softknee._bench import execute_ray as module
 from softknee._bench.execute_ray import run_with_ray
+from softknee._bench.protocol import Recipe
 from softknee._bench.runs import read_result, write_result
 from softknee._errors import SoftkneeError
 
@@ -102,6 +103,11 @@ def test_a_task_that_fails_by_itself_is_named(tmp_path, trained, cluster, monkey
         run_with_ray([make(tmp_path)], lambda event: None, slots=1)
 
 
+def small(job):
+    """Of a perceptron that is packed."""
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"recipe": Recipe(widths=(4, 3, 2))})})
+
+
 def test_packs_are_split_where_a_task_died(tmp_path, cluster, monkeypatch):
     made, shared = cluster(lambda number: number == 0), []
 
@@ -113,7 +119,7 @@ def test_packs_are_split_where_a_task_died(tmp_path, cluster, monkeypatch):
 
     monkeypatch.setattr("softknee._bench.work.execute_together", execute_together)
     monkeypatch.setattr("softknee._bench.work.kernels_on", lambda device: "none")
-    jobs = [make(tmp_path, seed) for seed in range(8)]
+    jobs = [small(make(tmp_path, seed)) for seed in range(8)]
     run_with_ray(jobs, lambda event: None, slots=2, pack=4)
     assert [len(texts) for _, (texts, *_) in made.started] == [4, 4, 1, 1, 1, 1]
     assert sorted(shared) == [1, 1, 1, 1, 4]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 
+from fabricate import Plan, fabricate
+
 from softknee._bench.suite import SUITES
 from softknee._bench.suite_files import SUITE
 from softknee._bench.suite_published import PUBLISHED, TITLE
@@ -13,8 +15,8 @@ from softknee._bench.suite_study import SuiteStudy
 
 def test_reports_of_the_suite_have_them_and_others_do_not(tmp_path):
     for name in ("mls", "transfer"):
-        content = {"schema": 1, "suite": SUITES[name].model_dump(mode="json"), "studies": []}
-        (tmp_path / name).mkdir()
+        content = {"schema": 1, "suite": SUITES[name].model_dump(mode="json"), "studies": ["one"]}
+        fabricate(tmp_path / name / "one", Plan(activations=("relu", "gelu"), endings=(), epochs=3, test_size=50))
         (tmp_path / name / SUITE).write_text(json.dumps(content))
         study = SuiteStudy.load(tmp_path / name)
         study.to_html(tmp_path / name / "report.html")

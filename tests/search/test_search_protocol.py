@@ -26,8 +26,8 @@ def arguments_of(name):
     return bridge.arguments(name, data="mini" if name.startswith("fashion") else None)
 
 
-# The public protocol's data have to be brought.
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if not name.startswith("mls-")])
+# Data of the public protocol have to be brought.
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if not name.startswith(("mls-", "fast-"))])
 def test_every_protocol_is_a_task_with_all_activations_of_its_model(name):
     task = Task(**arguments_of(name))
     model = arguments_of(name)["make_model"]()
