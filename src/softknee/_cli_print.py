@@ -26,7 +26,7 @@ LEAST = 12
 # Columns of a table that a narrow terminal goes without, the first one first; the page has all.
 DISPENSABLE = (
     *("Parameters", "Best epoch %", "Best epoch", "p equiv.", "s / run", "sd", "Runs", "p", "Rate", "±", "#"),
-    *("Activation inputs", "Multiply-adds"),
+    *("Activation inputs", "Multiply-adds", "built late"),
     *("dead ≥ bf16", "dead ≤ bf16", "dead ≥ fp32", "dead ≤ fp32", "linear R²"),
 )
 

@@ -12,6 +12,7 @@ import pytest
 from submissions import LAZY, write
 from test_compare import stored
 
+from softknee import _cli_print
 from softknee._bench import plan
 from softknee._bench.compare import bench
 from softknee._bench.metric import METRICS
@@ -234,8 +235,9 @@ def test_check_only_prints_counts_and_exits_with_2_where_a_check_fails(tmp_path,
 
 
 @pytest.mark.slow
-def test_check_only_counts_the_public_settings(tmp_path, capsys):
+def test_check_only_counts_the_public_settings(tmp_path, capsys, monkeypatch):
     """The budgets are those published, and leave 19, 158 and 7 parameters for each channel."""
+    monkeypatch.setattr(_cli_print.console, "_width", 120)
     arguments = ["bench", "mls", "--check-only", "--submission"]
     assert softknee([*arguments, str(write(tmp_path, **LAZY))]) == 0
     rows = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("mls-")]

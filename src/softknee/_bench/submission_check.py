@@ -135,7 +135,7 @@ def checked_table(checks: Sequence[Checked]) -> Table:
     columns = [
         Column("Setting", numeric=False),
         Column("Sites"),
-        Column("Parameters"),
+        Column("In all"),
         Column("in activations"),
         Column("built late"),
         Column("Budget"),
@@ -152,7 +152,7 @@ def checked_table(checks: Sequence[Checked]) -> Table:
         ]
         for one in checks
     ]
-    return Table("Checks before training", columns, rows)
+    return Table("Checks before training, and parameters", columns, rows)
 
 
 def _found(protocol: Protocol, submission: Submission, limits: Limits) -> dict[str, Any]:
