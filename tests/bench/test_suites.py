@@ -55,6 +55,7 @@ def test_a_suite_from_the_request_to_the_report_and_the_hidden_protocol_at_the_e
     told = []
     study = run(tmp_path, "relu", "tanh", progress=told.append)
     assert [one.name for one in study.studies] == ["rnn-digits", "gmm-2d"]
+    assert {path.name for path in tmp_path.iterdir()} == {"suite.json", "rnn-digits", "gmm-2d"}
     assert (told[-1].done, told[-1].total) == (4, 4)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/runs/*/result.json")}
     assert len(before) == 4

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, float], None]  # the epoch just finished, the score after it
 
-# What goes wrong with the disk is no failure of a run: all others would meet it.
-STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def execute(job: Job, progress: Progress) -> Status:
@@ -102,7 +101,7 @@ def _epochs(job: Job) -> Generator[tuple[int, float], None, Status]:
                 yield course.epoch, course.score
             return course.finish()
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in STORAGE:
+        if is_of_the_disk(error):
             raise
         write_failure(
             job.folder,
@@ -113,6 +112,11 @@ def _epochs(job: Job) -> Generator[tuple[int, float], None, Status]:
             traceback=traceback.format_exc(),
         )
         return "failed"
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error is about the disk, and no failure of a run: all others would meet it."""
+    return isinstance(error, OSError) and error.errno in _STORAGE
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def only_process(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: Another process works there, or nothing can be written.
     """
-    check_writable(folder)
+    check_writable(folder, within=RUNS)
     try:
         import fcntl
     except ImportError:
@@ -46,16 +46,17 @@ def only_process(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder for a study and see that files can be written in it.
+def check_writable(folder: Path, *, within: str = "") -> None:
+    """Make a folder for a study or suite and see that files can be written in it.
 
     Args:
-        folder: Of the study.
+        folder: Its own.
+        within: The folder in that one which is made and tried.
 
     Raises:
         UsageError: It cannot be made or written; the message says why.
     """
-    probe = folder / RUNS / f".{secrets.token_hex(6)}.part"
+    probe = folder / within / f".{secrets.token_hex(6)}.part"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(PROBE))

@@ -9,7 +9,7 @@ from operator import mul
 from typing import TYPE_CHECKING
 
 from softknee._bench.attempts import fruitless, read_attempts
-from softknee._bench.course import STORAGE, Course, execute, surroundings
+from softknee._bench.course import Course, execute, is_of_the_disk, surroundings
 from softknee._bench.examples import Examples
 from softknee._bench.packed import Member, shape_of, train_epoch_packed
 from softknee._bench.submission import is_submission
@@ -83,7 +83,7 @@ def execute_together(jobs: Sequence[Job], progress: Progress) -> list[Status]:
         try:
             _side_by_side(jobs, progress)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in STORAGE:
+            if is_of_the_disk(error):
                 raise
             # Whatever it is, it is one of theirs: each goes on by itself from its last epoch.
     return [execute(job, partial(progress, job)) for job in jobs]

@@ -16,7 +16,7 @@ from softknee._bench.suite import SUITES
 from softknee._bench.suite_plan import divide_options
 from softknee._catalogue import parse_choice
 from softknee._errors import OptionError
-from softknee._report.table import Cell, Column, Table
+from softknee._report.table import ABSENT, Cell, Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,7 +145,7 @@ def checked_table(checks: Sequence[Checked]) -> Table:
         [
             Cell(one.setting),
             *(
-                Cell("–" if value is None else f"{value:,}")
+                Cell(ABSENT if value is None else f"{value:,}")
                 for value in (one.sites, one.parameters, one.activation_parameters, one.built_late, one.budget)
             ),
             Cell("failed" if one.problem else "passed"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from softknee._bench.study import Study
     from softknee._bench.suite_files import SuiteFiles
+    from softknee._bench.suite_published import Published
     from softknee._bench.suite_together import Together
 
 
@@ -38,7 +39,7 @@ def suite_page(files: SuiteFiles, studies: Sequence[Study], together: Together) 
         Section("overview", "All settings", lead, [overview_table(studies), Note(_signs()), Note(reads)]),
         _ranks(studies, together),
         Section("settings", "Setting by setting", "", [_fold(study) for study in studies]),
-        *([_published(suite["name"])] if all(study.files.part == "test" for study in studies) else []),
+        _published_section(published_beside(files, studies)),
     ]
     return Page(
         kicker=f"{suite['name']} · {plural(len(studies), 'setting')} · {plural(len(labels), 'activation')}",
@@ -105,8 +106,13 @@ def _ranks(studies: Sequence[Study], together: Together) -> Section:
     return Section("ranks", "Average ranks", lead, [Gallery([Figure(diagram)], wide=True)])
 
 
-def _published(suite: str) -> Section:
-    found = PUBLISHED.get(suite)
+def published_beside(files: SuiteFiles, studies: Sequence[Study]) -> Published | None:
+    """Return what others have published about a suite, where its studies were evaluated on the same test sets."""
+    tested = all(study.files.part == "test" for study in studies)
+    return PUBLISHED.get(files.manifest["suite"]["name"]) if tested else None
+
+
+def _published_section(found: Published | None) -> Section:
     return Section("published", TITLE, found.lead if found else "", [found.table()] if found else [])
 
 

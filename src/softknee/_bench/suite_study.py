@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from softknee._bench.study import Study
 from softknee._bench.suite_files import SuiteFiles, read_suite
-from softknee._bench.suite_page import overview_table, suite_page, suite_warnings
-from softknee._bench.suite_published import PUBLISHED, TITLE
+from softknee._bench.suite_page import overview_table, published_beside, suite_page, suite_warnings
+from softknee._bench.suite_published import TITLE
 from softknee._bench.suite_together import Together, together
 from softknee._errors import UsageError
 from softknee._report.files import write_atomic
@@ -110,8 +110,8 @@ class SuiteStudy:
         parts += [
             f"#{part}" if part.startswith("#") else part for study in self.studies for part in study.markdown_parts()
         ]
-        published = PUBLISHED.get(suite["name"])
-        if published is not None and all(study.files.part == "test" for study in self.studies):
+        published = published_beside(self.files, self.studies)
+        if published is not None:
             parts += [f"## {TITLE}", published.lead, markdown_table(published.table())]
         write_atomic(path, "\n\n".join(parts) + "\n")
 

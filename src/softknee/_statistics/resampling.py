@@ -35,23 +35,6 @@ SAVING = 8
 ROUNDING = 1e-9
 
 
-def bootstrap_mean(scores: NDArray[Any], *, generator: np.random.Generator, draws: int = DRAWS) -> Estimate:
-    """Mean of scores with a 95 % bootstrap-t interval over new seeds and new test examples.
-
-    Args:
-        scores: `(n, m)`, one row a seed, one column a test example, any numeric or boolean dtype.
-        generator: Draws the resamples.
-        draws: Number of resamples.
-
-    Returns:
-        The mean and its interval, in the unit of `scores`; the ends are infinite where too few seeds give none.
-
-    Raises:
-        UsageError: There are fewer than two seeds or two examples.
-    """
-    return _interval([_checked(scores)], generator, draws)
-
-
 def bootstrap_difference(
     first: NDArray[Any], second: NDArray[Any], *, paired: bool, generator: np.random.Generator, draws: int = DRAWS
 ) -> Estimate:
